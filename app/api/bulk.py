@@ -1,0 +1,256 @@
+"""Bulk: items in as NDJSON lines, results out as lines, in order, while the request is still being sent.
+
+Owns back-pressure. One task reads lines and starts their work, one writes results in order; between them stands a
+bounded queue. A client that does not read stops the writer, the full queue stops the reader, and the server then stops
+taking bytes from the socket. What moves neither way for `stall_timeout_s` is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
+
+import structlog
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.body import receive_chunk
+from app.api.deps import Engine
+from app.api.items import ReceivedItem, receive_item
+from app.api.json_body import parse_json
+from app.api.operations import AnswerT, Operation, OptionsT
+from app.edge import RequestContext, context_of
+from app.engine.errors import EngineError, RequestError, UnavailableError
+from app.engine.items import Reply
+from app.errors import ProblemError, problem_from
+from app.settings import Settings
+
+log = structlog.stdlib.get_logger("itemlens.bulk")
+
+_LINE_OVERHEAD_BYTES = 64 * 1024
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[AnswerT]):
+    reply: Reply[AnswerT] | None
+    problem: ProblemError | None
+    fails_request: bool = False
+
+
+class BulkResponse(Response, Generic[OptionsT, AnswerT]):
+    """Streams the answer to an NDJSON request. The status is sent with the first result, so that an option the engine
+    refuses still answers with its own status; later failures are lines."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        operation: Operation[OptionsT, AnswerT],
+        options: OptionsT,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.operation = operation
+        self.options = options
+        self.timeout_s = timeout_s
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        context.items = 0
+        # The work of a line is a task; the queue bounds how many there are, in order.
+        window: asyncio.Queue[tuple[ReceivedItem, asyncio.Task[_Outcome[AnswerT]]] | ProblemError | None]
+        # Besides what it holds, one item is being written and one waits to be put.
+        window = asyncio.Queue(max(1, self.settings.bulk_window_items - 2))
+        writer = asyncio.current_task()
+        assert writer is not None  # noqa: S101  (a coroutine always runs in a task)
+        has_gone = is_done = False
+
+        async def read() -> None:
+            nonlocal has_gone
+            try:
+                async for line in self._lines(receive):
+                    received = self._receive_line(line)
+                    await window.put((received, asyncio.create_task(self._work(received))))
+                await window.put(None)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                raise ClientDisconnect
+            except ClientDisconnect:
+                # The end of the answer looks the same from here.
+                if not is_done:
+                    has_gone = True
+                    writer.cancel()
+            except ProblemError as problem:
+                await window.put(problem)
+            except Exception:
+                log.exception("bulk_reader_failed", request_id=context.request_id)
+                await window.put(ProblemError("internal_error"))
+
+        reader = asyncio.create_task(read())
+        try:
+            await self._write(window, context, scope, send)
+        except asyncio.CancelledError:
+            if has_gone and writer.uncancel() == 0:
+                raise ClientDisconnect from None
+            raise
+        finally:
+            is_done = True
+            reader.cancel()
+            while not window.empty():
+                entry = window.get_nowait()
+                if isinstance(entry, tuple):
+                    entry[1].cancel()
+
+    async def _write(
+        self,
+        window: asyncio.Queue[tuple[ReceivedItem, asyncio.Task[_Outcome[AnswerT]]] | ProblemError | None],
+        context: RequestContext,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        index = 0
+        while (entry := await window.get()) is not None:
+            if isinstance(entry, ProblemError):
+                if not context.response_started:
+                    raise entry
+                context.code = entry.type.code
+                await self._send_line(index, None, entry, None, context, scope, send)
+                break
+            received, task = entry
+            try:
+                outcome = await task
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            if not context.response_started:
+                if outcome.problem is not None and outcome.fails_request:
+                    raise outcome.problem
+                if outcome.reply is not None:
+                    context.model = outcome.reply.model.name
+                    context.timing = outcome.reply.timing
+            await self._send_line(index, received.id, outcome.problem, outcome.reply, context, scope, send)
+            index += 1
+            context.items = index
+        if not context.response_started:
+            raise ProblemError("invalid_request", "The body holds no item; send one JSON object a line.")
+        await self._send(b"", context, scope, send, more=False)
+        if context.code is not None:
+            # The rest of the body never came, so the connection cannot carry another request.
+            await _end_connection(scope, "close")
+
+    async def _send_line(
+        self,
+        index: int,
+        item_id: str | None,
+        problem: ProblemError | None,
+        reply: Reply[AnswerT] | None,
+        context: RequestContext,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        line: dict[str, Any] = {"index": index}
+        if item_id is not None:
+            line["id"] = item_id
+        if reply is not None and problem is None:
+            answer: Any = reply.results[0]
+            line |= {"status": "ok"} | self.operation.head(reply) | self.operation.result(answer, self.options)
+        elif problem is not None:
+            line |= {"status": "error", "error": problem.document()}
+        await self._send(to_json(line) + b"\n", context, scope, send, more=True)
+
+    async def _send(self, body: bytes, context: RequestContext, scope: Scope, send: Send, *, more: bool) -> None:
+        try:
+            async with asyncio.timeout(self.settings.stall_timeout_s):
+                if not context.response_started:
+                    headers = [(b"content-type", b"application/x-ndjson")]
+                    await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+        except TimeoutError:
+            # Closing would wait for the client to read what is buffered, so the connection is cut where the server can.
+            await _end_connection(scope, "abort")
+            raise ClientDisconnect from None
+
+    async def _lines(self, receive: Receive) -> AsyncIterator[bytes | ProblemError]:
+        """The body's lines without blank ones. A line over the limit is a problem in its place, and is not kept."""
+        most = self.settings.max_image_bytes * 4 // 3 + self.settings.max_text_chars * 12 + _LINE_OVERHEAD_BYTES
+        too_long = ProblemError("body_too_large", f"A line may have at most {most:,} bytes; send a smaller photo.")
+        buffer = bytearray()
+        is_skipping = False
+        more = True
+        while more:
+            chunk, more = await receive_chunk(receive, stall_timeout_s=self.settings.stall_timeout_s)
+            *complete, rest = chunk.split(b"\n")
+            for part in complete:
+                if is_skipping:
+                    is_skipping = False
+                    continue
+                buffer += part
+                line = bytes(buffer)
+                buffer.clear()
+                if len(line) > most:
+                    yield too_long
+                elif line.strip():
+                    yield line
+            if not is_skipping:
+                buffer += rest
+            if len(buffer) > most:
+                yield too_long
+                buffer.clear()
+                is_skipping = True
+        if buffer.strip():
+            yield bytes(buffer)
+
+    def _receive_line(self, line: bytes | ProblemError) -> ReceivedItem:
+        if isinstance(line, ProblemError):
+            return ReceivedItem(None, "", problem=line)
+        try:
+            value = parse_json(line, max_values=self.settings.max_json_values)
+        except ProblemError as problem:
+            return ReceivedItem(None, "", problem=problem)
+        return receive_item(value, "", max_image_bytes=self.settings.max_image_bytes)
+
+    async def _work(self, received: ReceivedItem) -> _Outcome[AnswerT]:
+        """One line's answer; never raises for what a client or a full queue can cause."""
+        if received.item is None:
+            return _Outcome(None, received.problem)
+        retry_s = _FIRST_RETRY_S
+        waited_s = 0.0
+        while True:
+            try:
+                reply = await self.operation.run(self.engine, [received.item], self.options, self.timeout_s)
+            except UnavailableError as error:
+                # A stream can wait: a full queue is back-pressure, not a failed item.
+                if waited_s >= self.settings.stall_timeout_s:
+                    return _Outcome(None, problem_from(error))
+                await asyncio.sleep(retry_s)
+                waited_s += retry_s
+                retry_s = min(2 * retry_s, _LAST_RETRY_S)
+            except EngineError as error:
+                return _Outcome(None, problem_from(error), fails_request=isinstance(error, RequestError))
+            except Exception:
+                log.exception("bulk_item_failed")
+                return _Outcome(None, ProblemError("internal_error"))
+            else:
+                result = reply.results[0]
+                if isinstance(result, EngineError):
+                    return _Outcome(reply, problem_from(result))
+                return _Outcome(reply, None)
+
+
+async def _end_connection(scope: Scope, how: Literal["close", "abort"]) -> None:
+    connection = scope.get("extensions", {}).get("itemlens.connection")
+    if connection is not None:
+        connection[how]()
+        # Lets the server notice before the request is over.
+        await asyncio.sleep(0)

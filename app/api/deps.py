@@ -1,0 +1,72 @@
+"""What routes are given: the engine, as far as HTTP knows it, and the settings.
+
+Owns the `Engine` protocol, which is all this package may ask of the engine; tests serve a small one of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from app.engine.errors import NotReadyError
+from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, Reply
+from app.settings import Settings
+
+
+class Engine(Protocol):
+    """Items in, answers out. Raises `RequestError`, `UnavailableError`, `DeadlineExceededError`; item errors are
+    results.
+
+    `items` may be empty: the request's options are then checked all the same, and the reply says which model would have
+    answered. `model`, `version`: None means the default. `timeout_s`: seconds from now.
+    """
+
+    async def classify(
+        self,
+        items: Sequence[Item],
+        *,
+        model: str | None,
+        version: str | None,
+        attributes: Sequence[str] | None,
+        top_k: int,
+        precision: float,
+        timeout_s: float | None,
+    ) -> Reply[Classification]: ...
+
+    async def embed(
+        self,
+        items: Sequence[Item],
+        *,
+        model: str | None,
+        version: str | None,
+        modality: EmbeddingModality | None,
+        dimensions: int | None,
+        space_id: str | None,
+        timeout_s: float | None,
+    ) -> EmbeddingReply: ...
+
+    def models(self) -> Sequence[ModelDescription]: ...
+
+    def describe(self, name: str) -> ModelDescription: ...
+
+    def is_ready(self) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
+async def get_engine(request: Request) -> Engine:
+    """The open engine. Raises `NotReadyError` before start-up is over and while stopping."""
+    engine = request.app.state.engine
+    if engine is None:
+        raise NotReadyError("The service is starting or stopping; send again after the time in Retry-After.")
+    return cast(Engine, engine)
+
+
+async def get_settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+EngineDep = Annotated[Engine, Depends(get_engine)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]

@@ -1,0 +1,210 @@
+"""One request from bytes to answer, for JSON and forms.
+
+Owns the rules of a batch: an error of the envelope fails the request, an error inside an item fails that item alone,
+and a request with one item answers with that item's failure. Bulk requests are handed to `app.api.bulk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, cast
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from app.api.body import abandoned_on_disconnect, read_body
+from app.api.bulk import BulkResponse
+from app.api.deps import Engine
+from app.api.items import ReceivedItem, make_item, receive_item
+from app.api.json_body import parse_json
+from app.api.multipart import Part, parse_multipart
+from app.api.operations import AnswerT, Operation, OptionsT
+from app.api.schemas import ITEM_FIELDS, ItemRequest
+from app.api.validation import validate, validate_strings
+from app.edge import RequestContext, context_of
+from app.engine.errors import DeadlineExceededError, ItemError
+from app.errors import FieldError, ProblemError, problem_from
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch(Generic[OptionsT]):
+    options: OptionsT
+    items: Sequence[ReceivedItem]
+
+
+async def answer(request: Request, engine: Engine, settings: Settings, operation: Operation[OptionsT, AnswerT]) -> Response:
+    """Read, check, ask the engine, render. Raises `ProblemError`, `EngineError`, `ClientDisconnect`."""
+    context = context_of(request.scope)
+    timeout_s = requested_timeout_s(context, settings)
+    content_type = context.headers.get(b"content-type", b"")
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type == b"application/x-ndjson":
+        options = validate_strings(operation.options, query_options(request, operation.options))
+        return BulkResponse(engine, settings, operation, options, timeout_s=timeout_s)
+    if media_type not in (b"application/json", b"multipart/form-data"):
+        raise _unsupported(media_type)
+    _refuse_query_options(request, operation.options)
+    body = await read_body(request.receive, stall_timeout_s=settings.stall_timeout_s)
+    if media_type == b"application/json":
+        batch = _read_json(body, settings, operation)
+    else:
+        batch = _read_form(parse_multipart(body, content_type), operation)
+    del body
+    context.items = len(batch.items)
+    async with abandoned_on_disconnect(request.receive):
+        return await _answer_batch(batch, engine, operation, context, timeout_s)
+
+
+async def _answer_batch(
+    batch: _Batch[OptionsT],
+    engine: Engine,
+    operation: Operation[OptionsT, AnswerT],
+    context: RequestContext,
+    timeout_s: float,
+) -> Response:
+    is_single = len(batch.items) == 1
+    if is_single and batch.items[0].problem is not None:
+        raise batch.items[0].problem
+    remaining_s = timeout_s - context.elapsed_s()
+    if remaining_s <= 0:
+        raise DeadlineExceededError("The deadline passed while the body was read; allow more time.")
+    valid = [received.item for received in batch.items if received.item is not None]
+    reply = await operation.run(engine, valid, batch.options, remaining_s)
+    context.model = reply.model.name
+    context.timing = reply.timing
+    answers = iter(reply.results)
+    results = []
+    for index, received in enumerate(batch.items):
+        outcome = received.problem if received.problem is not None else next(answers)
+        if isinstance(outcome, ItemError):
+            outcome = problem_from(outcome, received.pointer)
+        if is_single and isinstance(outcome, ProblemError):
+            raise outcome
+        results.append(render_result(index, received.id, outcome, operation, batch.options))
+    return Response(to_json(operation.head(reply) | {"results": results}), media_type="application/json")
+
+
+def render_result(
+    index: int,
+    item_id: str | None,
+    outcome: AnswerT | ProblemError,
+    operation: Operation[OptionsT, AnswerT],
+    options: OptionsT,
+) -> dict[str, Any]:
+    """One entry of `results`, or one line of a bulk answer."""
+    result: dict[str, Any] = {"index": index}
+    if item_id is not None:
+        result["id"] = item_id
+    if isinstance(outcome, ProblemError):
+        return result | {"status": "error", "error": outcome.document()}
+    return result | {"status": "ok"} | operation.result(outcome, options)
+
+
+def requested_timeout_s(context: RequestContext, settings: Settings) -> float:
+    """The caller's deadline in seconds from the request's arrival. Raises `ProblemError` `invalid_header`."""
+    sent = context.headers.get(b"x-request-timeout-ms")
+    if sent is None:
+        return settings.request_timeout_ms / 1000
+    most = settings.max_request_timeout_ms
+    if not (sent.isdigit() and len(sent) <= 9 and 1 <= int(sent) <= most):
+        raise ProblemError("invalid_header", f"X-Request-Timeout-Ms must be a whole number from 1 to {most:,}.")
+    return int(sent) / 1000
+
+
+def query_options(request: Request, options: type[OptionsT]) -> Mapping[str, str | list[str]]:
+    """The query as options; a repeated `attributes` is a list. Raises `ProblemError` for anything else repeated."""
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=256
+        )
+    except ValueError:
+        raise ProblemError("invalid_request", "The query cannot be read: percent-encode it as UTF-8.") from None
+    return _collect(pairs, options)
+
+
+def _refuse_query_options(request: Request, options: type[OptionsT]) -> None:
+    """An option that would silently do nothing is refused; other parameters (a gateway's) are left alone."""
+    if not request.scope["query_string"]:
+        return
+    misplaced = sorted(options.model_fields.keys() & request.query_params.keys())
+    if misplaced:
+        raise ProblemError(
+            "invalid_request",
+            "Options go into the body here; the query is for application/x-ndjson.",
+            errors=[FieldError(f"/{name}", "Given in the query; move it into the body") for name in misplaced],
+        )
+
+
+def _read_json(body: bytes, settings: Settings, operation: Operation[OptionsT, Any]) -> _Batch[OptionsT]:
+    envelope = validate(operation.envelope, parse_json(body, max_values=settings.max_json_values))
+    values: list[Any] = cast(Any, envelope).items
+    most = settings.max_request_items
+    if len(values) > most:
+        raise ProblemError("too_many_items", f"At most {most:,} items a request; split it or send application/x-ndjson.")
+    limit = settings.max_image_bytes
+    return _Batch(
+        envelope,
+        [receive_item(value, f"/items/{index}", max_image_bytes=limit) for index, value in enumerate(values)],
+    )
+
+
+def _read_form(parts: Sequence[Part], operation: Operation[OptionsT, Any]) -> _Batch[OptionsT]:
+    image: bytes | None = None
+    pairs: list[tuple[str, str]] = []
+    for part in parts:
+        if part.name == "image":
+            if image is not None:
+                raise ProblemError(
+                    "invalid_request",
+                    "A form carries one item; send several as application/json.",
+                    errors=[FieldError("/image", "Given more than once")],
+                )
+            image = part.content
+            continue
+        try:
+            pairs.append((part.name, part.content.decode("utf-8")))
+        except UnicodeDecodeError:
+            name = part.name if part.name in operation.options.model_fields or part.name in ITEM_FIELDS else ""
+            raise ProblemError(
+                "invalid_request",
+                "A field of the form is not UTF-8 text.",
+                errors=[FieldError(f"/{name}" if name else "", "Should be UTF-8 text")],
+            ) from None
+    # A form sends an untouched field as an empty one.
+    pairs = [(name, value) for name, value in pairs if value != ""]
+    item_pairs = [(name, value) for name, value in pairs if name in ITEM_FIELDS]
+    option_pairs = [(name, value) for name, value in pairs if name not in ITEM_FIELDS]
+    options = validate_strings(
+        operation.options, _collect(option_pairs, operation.options), also_known=ITEM_FIELDS - {"image_url"}
+    )
+    try:
+        item = validate_strings(ItemRequest, _collect(item_pairs, ItemRequest), code="invalid_item")
+        if item.image_url is not None:
+            raise ProblemError("image_url_not_allowed", errors=[FieldError("/image_url", "Switched off by the operator")])
+        received = ReceivedItem(item.id, "", make_item(image, item.text, ""))
+    except ProblemError as problem:
+        received = ReceivedItem(None, "", problem=problem)
+    return _Batch(options, [received])
+
+
+def _collect(pairs: Sequence[tuple[str, str]], model: type[Any]) -> dict[str, str | list[str]]:
+    collected: dict[str, str | list[str]] = {}
+    for name, value in pairs:
+        if name == "attributes":
+            cast("list[str]", collected.setdefault(name, [])).append(value)
+        elif name in collected and name in model.model_fields:
+            raise ProblemError("invalid_request", errors=[FieldError(f"/{name}", "Given more than once")])
+        else:
+            collected[name] = value
+    return collected
+
+
+def _unsupported(media_type: bytes) -> ProblemError:
+    accepted = "application/json, multipart/form-data or application/x-ndjson"
+    missing = "The request has no Content-Type" if not media_type else "The request's Content-Type is not read here"
+    detail = f"{missing}; send {accepted}. For JSON, add the header Content-Type: application/json."
+    return ProblemError("unsupported_media_type", detail, headers={"Accept": accepted.replace(" or ", ", ")})

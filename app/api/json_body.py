@@ -1,0 +1,85 @@
+"""From bytes to a JSON value, strictly.
+
+Owns what "valid JSON" means here: UTF-8, no NaN or Infinity, no lone surrogates, no key twice in one object, bounded
+nesting and bounded number of values. Refuses to know any schema.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.errors import ProblemError
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def parse_json(body: bytes, *, max_values: int) -> Any:
+    """The value of a JSON text. Raises `ProblemError` `malformed_json`, or `invalid_request` for too many values."""
+    # Parsed containers can take a hundred times their text ("[[],[],…"), so they are bounded before parsing.
+    if sum(_count(body, separator, max_values + 1) for separator in (b",", b"[", b"{")) > max_values:
+        raise ProblemError(
+            "invalid_request", f"The body may hold at most {max_values:,} commas and brackets; send fewer items."
+        )
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        # The parser's messages name the fault and its line and column, and quote nothing.
+        raise ProblemError("malformed_json", f"The body is not valid JSON in UTF-8: {error}.") from None
+    _refuse_duplicate_keys(body, value)
+    return value
+
+
+def _refuse_duplicate_keys(body: bytes, value: Any) -> None:
+    """The parser keeps the last of two equal keys. Every string of the text has two quotes, so where the parsed strings
+    account for all quotes no key was lost; only where they do not (also after an escaped quote) is the slow parser
+    asked.
+    """
+    if _count(body, b'"', len(body)) == 2 * _count_strings(value):
+        return
+    try:
+        json.loads(body, object_pairs_hook=_unique_keys)
+    except _DuplicateKeyError:
+        raise ProblemError("malformed_json", "The body is not valid JSON: a key appears twice in one object.") from None
+    except (ValueError, RecursionError):
+        raise ProblemError("malformed_json", "The body is not valid JSON in UTF-8.") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _DuplicateKeyError
+
+
+def _count_strings(value: Any) -> int:
+    count = 0
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            count += 1
+        elif isinstance(node, dict):
+            count += len(node)
+            stack += node.values()
+        elif isinstance(node, list):
+            stack += node
+    return count
+
+
+def _count(body: bytes, separator: bytes, most: int) -> int:
+    """Occurrences of one byte, counted up to `most`. `bytes.find` runs at memory speed between hits, while
+    `bytes.count` looks at each byte: for a photo of 77 kB, 2 µs against 50.
+    """
+    count = 0
+    at = body.find(separator)
+    while at >= 0:
+        count += 1
+        if count >= most:
+            break
+        if count == 4096:
+            return count + body.count(separator, at + 1)
+        at = body.find(separator, at + 1)
+    return count

@@ -1,0 +1,210 @@
+"""The edge of the service: pure ASGI middlewares around everything else.
+
+Owns what every request gets (an id, timings, security headers, one log event, metrics, a last-resort answer) and the
+body limit. Refuses to know routes, models and schemas. Nothing here reads a body's content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import metrics
+from app.engine.items import Timing
+from app.errors import ProblemError, problem_response
+
+log = structlog.stdlib.get_logger("itemlens.http")
+
+CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""What `id` and `X-Request-ID` may look like; anything else is never repeated."""
+CLIENT_CLOSED = 499
+"""Status, in logs and metrics alone, of a request whose client left before its answer (nginx's number)."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
+
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Sent unless the route sets its own value (the docs page does)."""
+_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What is known of one request, for its answer's headers, its log event and its metrics."""
+
+    request_id: str
+    headers: dict[bytes, bytes]
+    started_s: float = field(default_factory=time.perf_counter)
+    timing: Timing = field(default_factory=Timing)
+    items: int | None = None
+    model: str | None = None
+    status: int = CLIENT_CLOSED
+    code: str | None = None
+    response_started: bool = False
+
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started_s
+
+    def server_timing(self) -> bytes:
+        timing = self.timing
+        return b"decode;dur=%.1f, queue;dur=%.1f, model;dur=%.1f, total;dur=%.1f" % (
+            timing.decode_ms,
+            timing.queue_ms,
+            timing.model_ms,
+            self.elapsed_s() * 1000,
+        )
+
+
+def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
+    """The request's context; `RequestEdge` puts it there."""
+    context: RequestContext = scope["state"]["context"]
+    return context
+
+
+def route_of(scope: MutableMapping[str, Any], fixed_paths: frozenset[str] = frozenset()) -> str:
+    """The route's template ("/v1/models/{name}"), or "unmatched": a path is never a label, unless it is one of
+    `fixed_paths` (a request refused before routing has no route yet)."""
+    template: str | None = getattr(scope.get("route"), "path", None)
+    if template is None:
+        return scope["path"] if scope["path"] in fixed_paths else "unmatched"
+    return template
+
+
+class RequestEdge:
+    """Outermost: request id, timings, headers, log event, metrics, and an answer when all else failed."""
+
+    def __init__(self, app: ASGIApp, *, fixed_paths: frozenset[str]) -> None:
+        self.app = app
+        self.fixed_paths = fixed_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        context = RequestContext(_request_id(headers.get(b"x-request-id")), headers)
+        scope.setdefault("state", {})["context"] = context
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.response_started = True
+                context.status = message["status"]
+                message["headers"] = _finished_headers(list(message.get("headers", ())), context, scope)
+            await send(message)
+
+        metrics.REQUESTS_IN_PROGRESS.inc()
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            context.status = CLIENT_CLOSED
+        except asyncio.CancelledError:
+            # The server is stopping and its grace is over.
+            context.status = CLIENT_CLOSED if not context.response_started else context.status
+            raise
+        except Exception:
+            log.exception("unhandled_error", request_id=context.request_id, route=route_of(scope))
+            if context.response_started:
+                # Too late for an answer: returning without the end of the body makes the server close the connection.
+                context.code = "internal_error"
+            else:
+                problem = ProblemError("internal_error")
+                context.code = problem.type.code
+                await problem_response(problem, context.request_id)(scope, receive, send_with_headers)
+        finally:
+            metrics.REQUESTS_IN_PROGRESS.dec()
+            _report(scope, context, route_of(scope, self.fixed_paths))
+
+
+class BodyLimit:
+    """Refuse bodies over a limit: at once by Content-Length, else as soon as the bytes counted pass it."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.max_bulk_body_bytes = max_bulk_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        context = context_of(scope)
+        is_bulk = context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
+        limit = self.max_bulk_body_bytes if is_bulk else self.max_body_bytes
+        problem = ProblemError(
+            "body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos."
+        )
+        declared = context.headers.get(b"content-length", b"")
+        # More than 18 digits is more than any limit; int() of thousands of digits would raise.
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            context.code = problem.type.code
+            await problem_response(problem, context.request_id)(scope, receive, send)
+            return
+        received = 0
+
+        async def counted_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > limit:
+                    raise problem
+            return message
+
+        await self.app(scope, counted_receive, send)
+
+
+def _request_id(sent: bytes | None) -> str:
+    if sent is not None:
+        text = sent.decode("latin-1")
+        if CLIENT_ID.fullmatch(text):
+            return text
+    return secrets.token_hex(16)
+
+
+def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContext, scope: Scope) -> list[tuple[bytes, bytes]]:
+    names = {name for name, _ in headers}
+    headers += [header for header in SECURITY_HEADERS if header[0] not in names]
+    if scope.get("scheme") == "https":
+        headers.append(_TRANSPORT_SECURITY)
+    headers.append((b"x-request-id", context.request_id.encode("ascii")))
+    headers.append((b"server-timing", context.server_timing()))
+    return headers
+
+
+def _report(scope: Scope, context: RequestContext, route: str) -> None:
+    method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+    labels = (method, route, str(context.status))
+    elapsed_s = context.elapsed_s()
+    metrics.REQUEST_COUNT.labels(*labels).inc()
+    metrics.REQUEST_DURATION.labels(*labels).observe(elapsed_s)
+    event: dict[str, Any] = {
+        "method": method,
+        "route": route,
+        "status": context.status,
+        "duration_ms": round(elapsed_s * 1000, 2),
+        "request_id": context.request_id,
+    }
+    if context.items is not None:
+        metrics.REQUEST_ITEMS.labels(route).observe(context.items)
+        event["items"] = context.items
+    if context.model is not None:
+        event["model"] = context.model
+    if context.code is not None:
+        event["code"] = context.code
+    if route in _QUIET_ROUTES and context.status < 400:
+        log.debug("request", **event)
+    else:
+        log.info("request", **event)

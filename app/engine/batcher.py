@@ -1,0 +1,278 @@
+"""Zero-wait batching: one thread owns one runtime, and whenever it is free it takes what is queued.
+
+Owns admission (bounded queue, predicted deadline), the queue, the thread, and the fate of every admitted item:
+answered, failed alone, or dropped because nobody waits for it any more. Knows nothing of any runtime library, of photos
+and titles, or of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from app.engine.batch_plan import BatchPlan
+from app.engine.errors import (
+    DeadlineExceededError,
+    ItemError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+)
+from app.engine.runtimes.base import Runtime
+from app.engine.submission import ItemOutputs, ItemRow, Submission, out_of_time
+from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS
+
+logger = structlog.get_logger(__name__)
+
+# Weight of the newest batch in the drain rate: about five batches of memory, so that a burst of slow photos fades.
+_DRAIN_SMOOTHING = 0.2
+_CLOSING = "The service is shutting down; send the request again."
+_DEAD = "The model's worker has stopped; the service needs a restart."
+
+
+class ItemFailedError(ItemError):
+    """The runtime failed on this item alone, or gave numbers that are none."""
+
+    code = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    submission: Submission
+    index: int
+    row: ItemRow
+    ready_at: float
+
+
+class Batcher:
+    """`admit` on the event loop, then `put` or `fail` every item from any thread, then await the submission."""
+
+    def __init__(self, runtime: Runtime, plan: BatchPlan, *, model: str, max_queue_items: int) -> None:
+        self._runtime = runtime
+        self._plan = plan
+        self._max_queue_items = max_queue_items
+        self._queue: deque[_Entry] = deque()
+        self._changed = threading.Condition()
+        self._pending_items = 0
+        self._seconds_per_item = plan.seconds_per_item
+        self._last_batch_ended = 0.0
+        self._closing = False
+        self._stopped = False
+        self._model = model
+        self._queue_seconds = QUEUE_DURATION_SECONDS.labels(model)
+        self._model_seconds = MODEL_DURATION_SECONDS.labels(model)
+        self._batch_items = BATCH_SIZE.labels(model)
+        self._queue_depth = QUEUE_DEPTH.labels(model)
+        self._thread = threading.Thread(target=self._own_runtime, name=f"runtime-{model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending_items(self) -> int:
+        """Items admitted and not settled: being prepared, queued or in the runtime."""
+        return self._pending_items
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._stopped
+
+    def admit(self, items: int, *, timeout_s: float | None) -> Submission:
+        """Take on `items` items, at once or not at all. Call on the event loop that will wait.
+
+        Raises:
+            NotReadyError: closing, or the thread has died.
+            RequestError: more items than the queue could ever hold.
+            OverloadedError: the queue is full, or so long that `timeout_s` would pass.
+            DeadlineExceededError: `timeout_s` is too short for an idle service, too.
+        """
+        with self._changed:
+            self._check_open()
+            if items > self._max_queue_items:
+                raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
+            wait_s = self._pending_items * self._seconds_per_item
+            if self._pending_items + items > self._max_queue_items:
+                raise self._shed(items, "The service is at its limit; try again later.", wait_s)
+            if timeout_s is not None:
+                idle_s = self._plan.seconds_for(items)
+                if timeout_s < idle_s:
+                    SHED_ITEMS.labels(self._model, "deadline_exceeded").inc(items)
+                    raise DeadlineExceededError(f"These items need at least {math.ceil(idle_s * 1000)} ms; allow more time.")
+                if timeout_s < wait_s + idle_s:
+                    raise self._shed(items, "The queue is longer than the request's time; try again later.", wait_s)
+            submission = Submission(items, deadline=None if timeout_s is None else time.monotonic() + timeout_s)
+            self._pending_items += items
+        return submission
+
+    def put(self, submission: Submission, index: int, row: ItemRow) -> None:
+        """Queue an item that is ready. From any thread."""
+        with self._changed:
+            if self.is_alive():
+                self._queue.append(_Entry(submission, index, row, time.monotonic()))
+                self._queue_depth.set(len(self._queue))
+                self._changed.notify()
+                return
+            submission.error = submission.error or NotReadyError(_DEAD)
+        self._finish([(submission, index, None)])
+
+    def fail(self, submission: Submission, index: int, error: ItemError) -> None:
+        """Settle an item that cannot go to the runtime. From any thread."""
+        self._finish([(submission, index, error)])
+
+    def drop(self, submission: Submission, index: int) -> None:
+        """Settle an item that nobody waits for (`Submission.is_unwanted`). From any thread."""
+        self._drop([(submission, index)])
+
+    async def close(self, *, grace_s: float) -> None:
+        """Refuse new items, answer those admitted for up to `grace_s` seconds, fail the rest, end the thread."""
+        with self._changed:
+            self._closing = True
+        give_up_at = time.monotonic() + grace_s
+        while self._pending_items and self.is_alive() and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.01)
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    # --- admission -------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise NotReadyError(_CLOSING)
+        if not self.is_alive():
+            raise NotReadyError(_DEAD)
+
+    def _shed(self, items: int, detail: str, wait_s: float) -> OverloadedError:
+        SHED_ITEMS.labels(self._model, "overloaded").inc(items)
+        return OverloadedError(detail, retry_after_s=math.ceil(wait_s))
+
+    # --- the thread ------------------------------------------------------------------------------------------------
+
+    def _own_runtime(self) -> None:
+        try:
+            while batch := self._take():
+                self._answer(batch)
+        except BaseException as error:  # the end of this thread, whatever it is; the type alone holds no content
+            logger.critical("runtime_thread_died", model=self._model, error=type(error).__name__)
+        finally:
+            # Nobody may wait for ever, neither after closing nor after a death.
+            with self._changed:
+                self._stopped = True
+                left = list(self._queue)
+                self._queue.clear()
+            for entry in left:
+                entry.submission.error = NotReadyError(_CLOSING if self._closing else _DEAD)
+            self._finish((entry.submission, entry.index, None) for entry in left)
+
+    def _take(self) -> list[_Entry]:
+        """Wait for items and take as many as the plan says; an empty list when stopped."""
+        while True:
+            dropped: list[_Entry] = []
+            live: list[_Entry] = []
+            with self._changed:
+                while not self._queue and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return []
+                while self._queue and len(live) < self._plan.max_items:
+                    entry = self._queue.popleft()
+                    (dropped if entry.submission.is_unwanted() else live).append(entry)
+                count = self._plan.take[len(live)]
+                self._queue.extendleft(reversed(live[count:]))
+                self._queue_depth.set(len(self._queue))
+            if dropped:
+                self._drop([(entry.submission, entry.index) for entry in dropped])
+            if live:
+                return live[:count]
+
+    def _drop(self, items: list[tuple[Submission, int]]) -> None:
+        for submission, _ in items:
+            if submission.abandoned is None:
+                submission.error = submission.error or out_of_time()
+            SHED_ITEMS.labels(self._model, submission.abandoned or "deadline_exceeded").inc()
+        self._finish((submission, index, None) for submission, index in items)
+
+    def _answer(self, batch: list[_Entry]) -> None:
+        started = time.monotonic()
+        try:
+            try:
+                outcomes = self._run(batch)
+            except Exception:
+                # One item must never fail its neighbours: find it by running each alone.
+                outcomes = [self._run_alone(entry) for entry in batch]
+        except BaseException:
+            for entry in batch:
+                entry.submission.error = NotReadyError(_DEAD)
+            self._finish((entry.submission, entry.index, None) for entry in batch)
+            raise
+        ended = time.monotonic()
+        self._batch_items.observe(len(batch))
+        self._model_seconds.observe(ended - started)
+        model_ms = (ended - started) * 1000
+        for entry in batch:
+            queue_s = started - entry.ready_at
+            self._queue_seconds.observe(queue_s)
+            timing = entry.submission.timing
+            timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
+            timing.model_ms = max(timing.model_ms, model_ms)
+        self._finish((entry.submission, entry.index, outcome) for entry, outcome in zip(batch, outcomes, strict=True))
+        self._learn_drain_rate(len(batch), ended)
+
+    def _run(self, batch: list[_Entry]) -> list[ItemOutputs | ItemError]:
+        rows = [entry.row for entry in batch]
+        inputs = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
+        outputs = self._runtime.run(inputs)
+        finite = np.ones(len(batch), np.bool_)
+        for values in outputs.values():
+            finite &= np.isfinite(values.reshape(len(batch), -1)).all(axis=1)
+        return [
+            ItemOutputs({name: values[position] for name, values in outputs.items()}, row.inputs)
+            if finite[position]
+            else _item_failed()
+            for position, row in enumerate(rows)
+        ]
+
+    def _run_alone(self, entry: _Entry) -> ItemOutputs | ItemError:
+        try:
+            return self._run([entry])[0]
+        except Exception:
+            return _item_failed()
+
+    def _learn_drain_rate(self, items: int, ended: float) -> None:
+        """From batches that began right after another with work left; an idle service's pace says nothing about it."""
+        if self._last_batch_ended > 0.0:
+            sample = (ended - self._last_batch_ended) / items
+            self._seconds_per_item += _DRAIN_SMOOTHING * (sample - self._seconds_per_item)
+        self._last_batch_ended = ended if self._pending_items > 0 else 0.0
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def _finish(self, settled: Iterable[tuple[Submission, int, ItemOutputs | ItemError | None]]) -> None:
+        """Record outcomes and wake each event loop once, for all submissions that are now complete."""
+        complete: dict[asyncio.AbstractEventLoop, list[Submission]] = {}
+        with self._changed:
+            for submission, index, outcome in settled:
+                submission.outcomes[index] = outcome
+                submission.unsettled -= 1
+                self._pending_items -= 1
+                if submission.unsettled == 0:
+                    complete.setdefault(submission.loop, []).append(submission)
+        for loop, submissions in complete.items():
+            with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
+                loop.call_soon_threadsafe(_deliver, submissions)
+
+
+def _deliver(submissions: list[Submission]) -> None:
+    for submission in submissions:
+        submission.deliver()
+
+
+def _item_failed() -> ItemFailedError:
+    return ItemFailedError("The model could not answer this item; the others are not affected.")

@@ -1,0 +1,167 @@
+"""From an `Item` to a row of model input, in a bounded pool of threads.
+
+Owns the checks of one item, the choice of what is read (photo, title) and the threads that decode photos and tokenise
+titles, off the event loop. Refuses to know batching, outputs and HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.engine.batcher import Batcher, ItemFailedError
+from app.engine.errors import EmptyItemError, ImageTooLargeError, InputNotSupportedError, ItemError, TextTooLongError
+from app.engine.images import decode_photo
+from app.engine.items import EmbeddingModality, Item, Modality
+from app.engine.runtimes.base import ModelSpec
+from app.engine.settings import EngineSettings
+from app.engine.submission import ItemRow, Submission
+from app.engine.text import TitleTokenizer
+from app.metrics import DECODE_DURATION_SECONDS
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReader:
+    """Turns items into rows for one model. `reads_image` and `tokenizer` say which branches the model has."""
+
+    settings: EngineSettings
+    spec: ModelSpec
+    reads_image: bool
+    tokenizer: TitleTokenizer | None
+    blank: dict[str, NDArray[Any]]
+    """One row per input of an item without photo and title."""
+
+    @classmethod
+    def of(
+        cls, spec: ModelSpec, settings: EngineSettings, *, reads_image: bool, tokenizer: TitleTokenizer | None
+    ) -> ItemReader:
+        blank = {name: rows[0] for name, rows in spec.blank_batch(1).items()}
+        return cls(settings=settings, spec=spec, reads_image=reads_image, tokenizer=tokenizer, blank=blank)
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        image: tuple[Modality, ...] = ("image",) if self.reads_image else ()
+        return image if self.tokenizer is None else (*image, "text")
+
+    def read(self, item: Item, modality: EmbeddingModality) -> ItemRow:
+        """The row of one item; `fused` reads all that is there, `image` and `text` that input alone. CPU-bound.
+
+        A title with nothing left after cleaning counts as absent. What the model has no branch for is ignored where
+        there is something else to read.
+
+        Raises EmptyItemError, InputNotSupportedError, TextTooLongError or what `decode_photo` raises.
+        """
+        if item.image is not None and len(item.image) > self.settings.max_image_bytes:
+            raise ImageTooLargeError(
+                f"The photo has more than {self.settings.max_image_bytes} bytes; send a smaller one.", field="image"
+            )
+        if item.text is not None and len(item.text) > self.settings.max_text_chars:
+            raise TextTooLongError(
+                f"The title has more than {self.settings.max_text_chars} characters; shorten it.", field="text"
+            )
+        has_title = item.text is not None and not item.text.isspace() and item.text != ""
+        if item.image is None and not has_title:
+            raise EmptyItemError("The item has neither a photo nor a title; send at least one.")
+        image = item.image if self.reads_image and modality != "text" else None
+        tokens = None
+        if has_title and self.tokenizer is not None and modality != "image":
+            tokens = self.tokenizer.encode(item.text or "")
+            if not tokens.any():
+                tokens = None
+                if item.image is None:
+                    raise EmptyItemError("The title has no readable characters; send a photo or another title.", field="text")
+        if image is None and tokens is None:
+            raise self._nothing_to_read(modality)
+        values = dict(self.blank)
+        inputs: tuple[Modality, ...] = ()
+        if image is not None:
+            values["image"] = decode_photo(
+                image,
+                height=self.spec.image_height,
+                width=self.spec.image_width,
+                max_pixels=self.settings.max_image_pixels,
+            )
+            values["image_present"] = _PRESENT
+            inputs += ("image",)
+        if tokens is not None:
+            values["token_ids"] = tokens
+            values["text_present"] = _PRESENT
+            inputs += ("text",)
+        return ItemRow(values, inputs)
+
+    def _nothing_to_read(self, modality: EmbeddingModality) -> InputNotSupportedError:
+        if modality == "fused":
+            wanted, field = ("photos", "text") if self.reads_image else ("titles", "image")
+            return InputNotSupportedError(f"This model reads {wanted} only; send one.", field=field)
+        if modality not in self.inputs:
+            return InputNotSupportedError(f"This model has no {modality} input.", field="modality")
+        needed = "photo" if modality == "image" else "title"
+        return InputNotSupportedError(f"An embedding of the {modality} needs an item with a {needed}.", field=modality)
+
+
+_PRESENT = np.array(True)
+
+
+class DecodePool:
+    """Threads that read items and hand them to a batcher. What may wait here is bounded by the batchers' admission."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def start(
+        self,
+        reader: ItemReader,
+        batcher: Batcher,
+        submission: Submission,
+        items: Sequence[Item],
+        *,
+        modality: EmbeddingModality,
+    ) -> None:
+        """Read every item of an admitted submission. Returns at once; each item is settled or put to the runtime."""
+
+        def settle(index: int) -> None:
+            if submission.is_unwanted():
+                batcher.drop(submission, index)
+                return
+            started = time.perf_counter()
+            try:
+                row = reader.read(items[index], modality)
+            except ItemError as error:
+                batcher.fail(submission, index, error)
+                return
+            except Exception as error:  # a defect of ours; the type alone holds nothing of the item
+                logger.error("item_not_readable", error=type(error).__name__)
+                batcher.fail(submission, index, ItemFailedError("The item could not be read; the others are not affected."))
+                return
+            if "image" in row.inputs:
+                seconds = time.perf_counter() - started
+                DECODE_DURATION_SECONDS.observe(seconds)
+                submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
+            batcher.put(submission, index, row)
+
+        def settle_all(indices: Sequence[int]) -> None:
+            for index in indices:
+                settle(index)
+
+        # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
+        titles = [index for index, item in enumerate(items) if item.image is None]
+        tasks: list[tuple[Callable[..., None], Any]] = [
+            (settle, index) for index, item in enumerate(items) if item.image is not None
+        ]
+        if titles:
+            tasks.append((settle_all, titles))
+        for function, argument in tasks:
+            self._executor.submit(function, argument)
+
+    def close(self) -> None:
+        """Wait for the threads to end. Every submission must have been settled or abandoned before."""
+        self._executor.shutdown(wait=True)

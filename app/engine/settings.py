@@ -1,0 +1,85 @@
+"""The engine's limits: names, units, bounds, defaults and the reason for each default.
+
+Owns `EngineSettings`. Refuses to know where values come from: the app reads the environment, tests write literals.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+RuntimeChoice = Literal["auto", "tensorflow", "litert"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Raises ValueError, naming the setting and its bounds, for a value outside them."""
+
+    models_dir: Path = Path("models")
+    """Holds `<name>/<version>/` bundles."""
+    runtime: RuntimeChoice = "auto"
+    """`auto`: LiteRT, a third of TensorFlow's memory, where the bundle has it and it passes; else TensorFlow."""
+    default_model: str | None = None
+    """The model of a request that names none. None: `fashion` if present, else the first by name."""
+    default_version: str | None = None
+    """Pins the default model to one version; that one is then served or the service does not start."""
+    runtime_threads: int = 0
+    """Threads inside one runtime call, 0 to 256. 0: as many as CPUs this process may use."""
+    decode_threads: int = 0
+    """Photos decoded at the same time, 0 to 256. 0: as many as CPUs this process may use. Bounds the memory of decoded
+    photos too: at most this many, each up to `max_image_pixels` x 3 bytes."""
+    max_batch_items: int = 32
+    """Items in one runtime call, 1 to 1024. A cap only: the size that pays on this machine is measured at warm-up."""
+    max_queue_items: int = 512
+    """Items of one model admitted and not yet answered, 1 to 100,000; more is refused with `overloaded`. 512 is eight
+    requests of 64, under half a second of work on two cores."""
+    max_image_bytes: int = 16 * 1024 * 1024
+    """Bytes of one encoded photo, 1 KiB to 1 GiB. The largest camera JPEGs are about 15 MB."""
+    max_image_pixels: int = 50_000_000
+    """Pixels of one photo, 1,024 to 1,000,000,000, checked before any is decoded. 50 megapixels is 150 MB decoded."""
+    max_text_chars: int = 1_000
+    """Characters of one title. Marketplaces allow 80 to 250."""
+
+    def __post_init__(self) -> None:
+        _check("runtime_threads", self.runtime_threads, 0, 256)
+        _check("decode_threads", self.decode_threads, 0, 256)
+        _check("max_batch_items", self.max_batch_items, 1, 1024)
+        _check("max_queue_items", self.max_queue_items, 1, 100_000)
+        _check("max_image_bytes", self.max_image_bytes, 1024, 1024 * 1024 * 1024)
+        _check("max_image_pixels", self.max_image_pixels, 1024, 1_000_000_000)
+        _check("max_text_chars", self.max_text_chars, 1, 1_000_000)
+
+    @property
+    def effective_runtime_threads(self) -> int:
+        return self.runtime_threads or usable_cpus()
+
+    @property
+    def effective_decode_threads(self) -> int:
+        return self.decode_threads or usable_cpus()
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, and the container's CPU quota where there is one. At least 1."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, _quota_cpus(Path("/sys/fs/cgroup")) or cpus))
+
+
+def _quota_cpus(cgroup: Path) -> int | None:
+    """The CPU quota of a cgroup, version 2 or 1, rounded up; None where there is none."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        return math.ceil(int(quota) / int(period)) if quota != "max" and int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _check(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")

@@ -1,0 +1,93 @@
+"""One request's items on their way through a batcher.
+
+Owns who waits for them, what each came to, and the request's deadline and timings. Items are settled from any thread,
+each exactly once; the waiting event loop is woken once, when the last one is. Refuses to know what is in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from app.engine.errors import DeadlineExceededError, EngineError, ItemError
+from app.engine.items import Modality, Timing
+
+Abandonment = Literal["cancelled", "deadline_exceeded"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """One item ready for the runtime: its inputs, one row each without the batch axis, and what they came from."""
+
+    values: Mapping[str, NDArray[Any]]
+    inputs: tuple[Modality, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutputs:
+    """What the runtime said of one item: one row per output."""
+
+    values: Mapping[str, NDArray[Any]]
+    inputs: tuple[Modality, ...]
+
+
+class Submission:
+    """Made by `Batcher.admit` on the event loop that will wait for it."""
+
+    __slots__ = ("_future", "abandoned", "deadline", "error", "loop", "outcomes", "timing", "unsettled")
+
+    def __init__(self, items: int, *, deadline: float | None) -> None:
+        """`deadline` in seconds of `time.monotonic()`."""
+        self.loop = asyncio.get_running_loop()
+        self.deadline = deadline
+        self.outcomes: list[ItemOutputs | ItemError | None] = [None] * items
+        self.timing = Timing()
+        self.unsettled = items
+        """Items without an outcome; guarded by the batcher's lock."""
+        self.abandoned: Abandonment | None = None
+        """Why nobody waits any more, if so: whoever holds an item may drop it."""
+        self.error: EngineError | None = None
+        """Fails the request as a whole."""
+        self._future: asyncio.Future[None] = self.loop.create_future()
+
+    def is_unwanted(self) -> bool:
+        """Whether nobody would read the answer: abandoned, failed as a whole, or out of time."""
+        if self.abandoned is not None or self.error is not None:
+            return True
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    async def wait(self) -> list[ItemOutputs | ItemError]:
+        """Outcomes in the order of the items.
+
+        Raises DeadlineExceededError when the deadline passes first, or the error that failed the request. When the
+        waiter is cancelled or runs out of time, its remaining items are dropped.
+        """
+        remaining_s = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(remaining_s):
+                await self._future
+        except TimeoutError:
+            self.abandoned = "deadline_exceeded"
+            raise out_of_time() from None
+        except asyncio.CancelledError:
+            self.abandoned = "cancelled"
+            raise
+        return [outcome for outcome in self.outcomes if outcome is not None]
+
+    def deliver(self) -> None:
+        """Wake the waiter. Runs on the event loop."""
+        if self._future.done():
+            return
+        if self.error is not None:
+            self._future.set_exception(self.error)
+        else:
+            self._future.set_result(None)
+
+
+def out_of_time() -> DeadlineExceededError:
+    return DeadlineExceededError("The request's time ran out before its answer was ready.")

@@ -1,0 +1,38 @@
+"""Start and stop: open the engine, hold it while the service runs, close it.
+
+Owns the order. The engine loads, verifies, warms up and replays its golden answers before `open_engine` returns, so the
+service is ready from its first answer on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import __version__, metrics
+from app.api.deps import Engine
+from app.settings import Settings
+
+
+async def open_configured_engine(settings: Settings) -> Engine:
+    """The real engine. Raises `BundleError` when nothing can be served."""
+    # Imported here: `--help`, the OpenAPI export and tests with an engine of their own need no numeric library.
+    from app.engine.engine import open_engine
+
+    return await open_engine(settings.engine_settings())
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the engine unless the app was given one. Raises `BundleError`."""
+    metrics.BUILD.info({"version": __version__})
+    if app.state.engine is None:
+        app.state.engine = await open_configured_engine(app.state.settings)
+    engine: Engine = app.state.engine
+    try:
+        yield
+    finally:
+        app.state.engine = None
+        await engine.close()

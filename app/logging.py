@@ -1,0 +1,97 @@
+"""Logs: structlog over the standard library, JSON unless standard output is a terminal.
+
+Owns format and levels. Keeps content out by construction: a traceback is reduced to the exception's type and the places
+it passed through, because an exception's message may repeat what a client sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import Literal
+
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+
+class _StandardOutput(logging.Handler):
+    """Writes to whatever standard output is at the time, one line an event."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """The base class would print the record's arguments to standard error; a lost line is the lesser evil."""
+
+
+def place_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` by the exception's type and its innermost frames ("app/edge.py:80 __call__")."""
+    info = event.pop("exc_info", None)
+    error: BaseException | None = None
+    if info is True:
+        error = sys.exc_info()[1]
+    elif isinstance(info, BaseException):
+        error = info
+    elif isinstance(info, tuple):
+        error = info[1]
+    event.pop("stack_info", None)
+    if error is not None:
+        frames = traceback.extract_tb(error.__traceback__)[-12:]
+        event["exception"] = type(error).__qualname__
+        event["frames"] = [f"{'/'.join(f.filename.split('/')[-3:])}:{f.lineno} {f.name}" for f in frames]
+    return event
+
+
+def configure_logging(level: Level = "info", log_format: Format = "auto") -> None:
+    """Send structlog's and the standard library's events to standard output, one line each."""
+    console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(allow=[]),
+        place_only,
+    ]
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        keep_exc_info=False,
+        keep_stack_info=False,
+    )
+    handler = _StandardOutput()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # Libraries may print what they parse at debug level; only our own events may go below warning.
+    for noisy in ("python_multipart", "multipart", "asyncio", "PIL", "httpx", "urllib3", "tensorflow", "absl"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    for name in ("uvicorn", "uvicorn.error"):
+        server = logging.getLogger(name)
+        server.handlers.clear()
+        server.propagate = True
+        # Its start-up chatter repeats what the service says itself.
+        server.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").disabled = True
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,102 @@
+"""Every metric of the service, declared once.
+
+Owns names, labels, units and buckets. A leaf: it imports nothing else of the app, so that the HTTP front end and the
+engine can both report without knowing each other. Label values come from closed sets (route templates, model names,
+attribute names, decisions), never from a request's content. What crosses a process boundary (several workers) is not
+its business.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+# From a health probe (0.5 ms) to a bulk request of minutes: one set, so that the stages can be compared.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+BUILD = Info("itemlens_build", "Version of the service.", registry=REGISTRY)
+
+# --- HTTP, reported by app.edge ---------------------------------------------------------------------------------
+
+REQUEST_COUNT = Counter(
+    "itemlens_http_requests",
+    "Requests answered, by route template and status; 499 is a client that left before its answer.",
+    ("method", "route", "status"),
+    registry=REGISTRY,
+)
+REQUEST_DURATION = Histogram(
+    "itemlens_http_request_duration_seconds",
+    "From the first byte of the request to the last of the answer.",
+    ("method", "route", "status"),
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+REQUESTS_IN_PROGRESS = Gauge(
+    "itemlens_http_requests_in_progress", "Requests that have not been answered yet.", registry=REGISTRY
+)
+REQUEST_ITEMS = Histogram("itemlens_http_request_items", "Items in one request.", ("route",), buckets=_ITEMS, registry=REGISTRY)
+
+# --- The engine, reported by app.engine -------------------------------------------------------------------------
+
+ITEMS = Counter(
+    "itemlens_items",
+    "Items answered; status is `ok` or the stable code of the item's error.",
+    ("model", "status"),
+    registry=REGISTRY,
+)
+DECODE_DURATION_SECONDS = Histogram(
+    "itemlens_decode_duration_seconds",
+    "Decoding and resizing of one photo, off the event loop.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+QUEUE_DURATION_SECONDS = Histogram(
+    "itemlens_queue_duration_seconds",
+    "One item's wait between being ready and its batch starting.",
+    ("model",),
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+MODEL_DURATION_SECONDS = Histogram(
+    "itemlens_model_duration_seconds", "One runtime call (a batch).", ("model",), buckets=_SECONDS, registry=REGISTRY
+)
+BATCH_SIZE = Histogram("itemlens_batch_items", "Items in one runtime call.", ("model",), buckets=_ITEMS, registry=REGISTRY)
+QUEUE_DEPTH = Gauge("itemlens_queue_items", "Items waiting for the runtime.", ("model",), registry=REGISTRY)
+DECISIONS = Counter(
+    "itemlens_decisions",
+    "Decisions per model and attribute; a drifting catalogue shows here first.",
+    ("model", "attribute", "decision"),
+    registry=REGISTRY,
+)
+SHED_ITEMS = Counter(
+    "itemlens_shed_items",
+    "Items refused or dropped before the runtime: `overloaded`, `deadline_exceeded`, `cancelled`.",
+    ("model", "reason"),
+    registry=REGISTRY,
+)
+MODEL_READY = Gauge(
+    "itemlens_model_ready",
+    "1 for a version that serves, 0 for one that was refused.",
+    ("model", "version"),
+    registry=REGISTRY,
+)
+
+
+def render() -> bytes:
+    """The registry in Prometheus' text exposition format, version 0.0.4."""
+    return generate_latest(REGISTRY)

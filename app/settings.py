@@ -1,0 +1,274 @@
+"""Everything an operator may choose, read once from environment variables `ITEMLENS_*`.
+
+Owns names, units, bounds, defaults and the reason for each default; the README's table and `python -m app --help` are
+rendered from here. Refuses to be read anywhere but at start-up: the app is handed a frozen `Settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from app.engine.settings import EngineSettings
+
+PREFIX = "ITEMLENS_"
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """The environment holds a value that is not allowed; the message names the variable and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """The service's settings. Values are never echoed in errors: one of them may be a secret."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # --- Where it listens ---
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Loopback, so that nothing is exposed by accident; `0.0.0.0` or `::` opens "
+        "it to the network (set API keys then).",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one. 8000 is uvicorn's habit.")
+    graceful_shutdown_s: int = Field(
+        20,
+        ge=0,
+        le=600,
+        description="Seconds that running requests may still take after SIGTERM. Below Kubernetes' 30 s, after which it kills.",
+    )
+    keep_alive_s: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="Seconds an idle connection is kept. Longer than the 60 s of common load balancers, so that they "
+        "close first and never meet a closed connection.",
+    )
+
+    # --- Models ---
+    models_dir: Path = Field(
+        Path("models"), description="Folder with the bundles, `<name>/<version>/`. The repository's own, from its root."
+    )
+    runtime: Literal["auto", "tensorflow", "litert"] = Field(
+        "auto",
+        description="What runs the network. `auto` takes the fastest that is installed and that the bundle carries.",
+    )
+    default_model: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Model for requests that name none. Unset: `fashion` if present, else the first by name.",
+    )
+    default_version: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,8}$",
+        description="Pins the default model to one version; the service does not start without it. Unset: the newest "
+        "that passes its checks.",
+    )
+    runtime_threads: int = Field(
+        0, ge=0, le=256, description="Threads of one runtime call; 0 means one per core that the process may use."
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=256, description="Threads that decode photos; 0 means one per core that the process may use."
+    )
+    max_batch_items: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="Most items in one runtime call. A cap only: the size that pays on this machine is measured at start-up.",
+    )
+    max_queue_items: int = Field(
+        512,
+        ge=1,
+        le=65_536,
+        description="Most items of one model admitted and not yet answered; more are refused with 503. Eight full "
+        "requests of 64.",
+    )
+
+    # --- Limits of one request ---
+    max_body_bytes: int = Field(
+        32 * MIB,
+        ge=1024,
+        le=1024 * MIB,
+        description="Largest JSON or multipart body, in bytes. 32 MiB holds 64 ordinary product photos in base64 "
+        "several times.",
+    )
+    max_request_items: int = Field(
+        64, ge=1, le=4096, description="Most items in one JSON request. One full batch; send more as NDJSON."
+    )
+    max_json_values: int = Field(
+        100_000,
+        ge=100,
+        le=10_000_000,
+        description="Most commas and brackets in one JSON body. Parsed JSON can take a hundred times its size in "
+        "memory; a full request of long titles stays well below.",
+    )
+    max_image_bytes: int = Field(
+        10 * MIB,
+        ge=1024,
+        le=256 * MIB,
+        description="Largest encoded photo, in bytes. 10 MiB holds nearly any camera's JPEG.",
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1024,
+        le=1_000_000_000,
+        description="Most pixels of one photo, checked before decoding. 50 megapixels are 150 MB decoded.",
+    )
+    max_text_chars: int = Field(
+        2000, ge=1, le=1_000_000, description="Longest title, in characters. Shop titles stay under 300."
+    )
+    max_bulk_body_bytes: int = Field(
+        4096 * MIB,
+        ge=1024,
+        le=1024 * 1024 * MIB,
+        description="Largest NDJSON body, in bytes; it is streamed, not held. 4 GiB is about 50,000 photos.",
+    )
+    bulk_window_items: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Most items of one NDJSON request in work at once. One full batch keeps the runtime busy without "
+        "letting one caller fill the queue.",
+    )
+    stall_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds a client may neither send nor read before it is closed. Longer than any mobile hand-over.",
+    )
+    request_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        le=3_600_000,
+        description="Deadline, in milliseconds, of a request that sends no X-Request-Timeout-Ms. Most callers hang up earlier.",
+    )
+    max_request_timeout_ms: int = Field(
+        120_000, ge=1, le=3_600_000, description="Largest X-Request-Timeout-Ms, in milliseconds."
+    )
+
+    # --- Who may call ---
+    api_keys_sha256: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Allowed API keys as hex SHA-256 digests, separated by commas; several allow rotation. Empty "
+        "(and no file): open to all who reach it.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with one such digest per line (`#` starts a comment), for a mounted secret."
+    )
+    metrics_require_key: bool = Field(
+        False,
+        description="Ask for a key at /metrics too. Off: scrapers sit inside the network, and the metrics hold counts alone.",
+    )
+    docs_enabled: bool = Field(
+        True, description="Serve /docs and /openapi.json. On: they say nothing that the public source does not."
+    )
+
+    # --- Logs ---
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="Least severe event to log. At `info` there is one event per request; probes show at `debug`.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` writes JSON unless standard output is a terminal."
+    )
+
+    @field_validator("api_keys_sha256", mode="before")
+    @classmethod
+    def _split_digests(cls, value: Any) -> Any:
+        digests = value.split(",") if isinstance(value, str) else value
+        return parse_digests(digests)
+
+    def engine_settings(self) -> EngineSettings:
+        """What the engine needs to know, and nothing of HTTP."""
+        from app.engine.settings import EngineSettings
+
+        return EngineSettings(
+            models_dir=self.models_dir,
+            runtime=self.runtime,
+            default_model=self.default_model,
+            default_version=self.default_version,
+            runtime_threads=self.runtime_threads,
+            decode_threads=self.decode_threads,
+            max_batch_items=self.max_batch_items,
+            max_queue_items=self.max_queue_items,
+            max_image_bytes=self.max_image_bytes,
+            max_image_pixels=self.max_image_pixels,
+            max_text_chars=self.max_text_chars,
+        )
+
+    def key_digests(self) -> frozenset[bytes]:
+        """SHA-256 digests (32 bytes each) of the allowed keys; empty means open. Raises `SettingsError`."""
+        digests = list(self.api_keys_sha256)
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError):
+                raise SettingsError(
+                    f"{PREFIX}API_KEYS_FILE: the file cannot be read; name a readable text file with one hex SHA-256 a line"
+                ) from None
+            try:
+                from_file = parse_digests(line.split("#", 1)[0] for line in lines)
+            except ValueError as error:
+                raise SettingsError(f"{PREFIX}API_KEYS_FILE: {error}") from None
+            if not from_file:
+                # An empty secret must not open the service.
+                raise SettingsError(
+                    f"{PREFIX}API_KEYS_FILE: the file holds no digest; unset the variable to serve without keys"
+                )
+            digests += from_file
+        return frozenset(bytes.fromhex(digest) for digest in digests)
+
+
+def parse_digests(values: Any) -> tuple[str, ...]:
+    """Hex SHA-256 digests, stripped and lower-cased; blanks are skipped. Raises ValueError without repeating a
+    value."""
+    digests = tuple(value.strip().lower() for value in values if value.strip())
+    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise ValueError("each must be the key's SHA-256 as 64 hex digits (`printf %s KEY | sha256sum`)")
+    return digests
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises `SettingsError`, one line per bad variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for failure in error.errors(include_url=False, include_input=False):
+            name = str(failure["loc"][0])
+            line = f"{PREFIX}{name.upper()}: {failure['msg'].removeprefix('Value error, ')} (allowed: {allowed(name)})"
+            if name == "port":
+                line += ". A Kubernetes Service named `itemlens` sets it too: use `enableServiceLinks: false`"
+            lines.append(line)
+        raise SettingsError("\n".join(lines)) from None
+
+
+def allowed(name: str) -> str:
+    """What a setting accepts, in words."""
+    schema = Settings.model_json_schema()["properties"][name]
+    choices = schema.get("enum")
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    least = schema.get("minimum", schema.get("exclusiveMinimum"))
+    if least is not None:
+        open_end = "more than " if "exclusiveMinimum" in schema else ""
+        return f"{open_end}{least:,} to {schema['maximum']:,}"
+    kinds = {"boolean": "`true`, `false`", "array": "hex digests, comma-separated"}
+    return kinds.get(schema.get("type", ""), "path" if name.endswith(("_dir", "_file")) else "text")
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table: variable, default, allowed values, meaning and reason."""
+    rows = ["| variable | default | allowed | what it does, and why this default |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = "unset" if default in (None, ()) else f"`{text}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {allowed(name)} | {field.description} |")
+    return "\n".join(rows) + "\n"

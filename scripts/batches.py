@@ -1,0 +1,146 @@
+"""Rows of a catalogue to batches of the network's inputs and targets, one epoch at a time.
+
+Owns shuffling, missing inputs, made outliers and swapped titles. Backend-neutral (numpy in, numpy out), so that one
+script trains on TensorFlow, JAX and torch. Everything random follows from (seed, epoch): a resumed run sees the very
+batches that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.engine.text import TitleTokenizer, clean_title
+from scripts.outliers import outlier_photo, outlier_title
+from scripts.title_augmentation import TitleAugmentation, class_stems
+
+OUTLIER_SHARE = 0.06
+SWAPPED_TITLE_SHARE = 0.04
+EXTRA_PHOTO_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The part of a catalogue a network reads. Photos uint8[N, H, W, 3]; `labels` int32[N, C]."""
+
+    photos: NDArray[np.uint8]
+    photo_present: NDArray[np.bool_]
+    extra_photos: NDArray[np.uint8]
+    extra_of_row: Mapping[int, int]
+    titles: Sequence[str]
+    labels: NDArray[np.int32]
+    title_group: NDArray[np.int32]
+
+    def resized(self, height: int, width: int) -> Rows:
+        """The same rows with smaller photos."""
+        if self.photos.shape[1:3] == (height, width):
+            return self
+        return Rows(
+            _resize(self.photos, height, width),
+            self.photo_present,
+            _resize(self.extra_photos, height, width),
+            self.extra_of_row,
+            self.titles,
+            self.labels,
+            self.title_group,
+        )
+
+
+def group_titles(titles: Sequence[str]) -> NDArray[np.int32]:
+    """int32[N], equal where the cleaned titles are equal."""
+    groups: dict[str, int] = {}
+    return np.array([groups.setdefault(clean_title(title), len(groups)) for title in titles], np.int32)
+
+
+class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """One epoch over `train_rows`, shuffled, augmented, `batch_size` rows at a time (the last short batch is dropped
+    when there is at least one whole one)."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        train_rows: NDArray[np.int64],
+        *,
+        tokenizer: TitleTokenizer | None,
+        label_names: Sequence[str],
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        strokes_are_outliers: bool,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
+        self._rows, self._batch_size = rows, min(batch_size, len(train_rows))
+        self._generator = np.random.default_rng([seed, epoch])
+        self._order = self._generator.permutation(train_rows)
+        self._strokes = strokes_are_outliers
+        self._swapped = np.zeros(len(rows.titles), np.float32)
+        self._gibberish = np.zeros(len(rows.titles), np.float32)
+        self._tokens = np.zeros((len(rows.titles), 1), np.int32)
+        self._text_present = np.zeros(len(rows.titles), bool)
+        if tokenizer is not None:
+            self._tokens = self._encode(tokenizer, label_names, seed * 100_003 + epoch)
+            self._text_present = (self._tokens != 0).any(axis=1)
+
+    def __len__(self) -> int:
+        return max(1, len(self._order) // self._batch_size)
+
+    def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows, generator = self._rows, np.random.default_rng([int(self._order[0]), batch, len(self._order)])
+        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        photos = np.array(rows.photos[chosen])
+        for slot, row in enumerate(chosen):
+            extra = rows.extra_of_row.get(int(row))
+            if extra is not None and generator.random() < EXTRA_PHOTO_SHARE:
+                photos[slot] = rows.extra_photos[extra]
+        photo_present = rows.photo_present[chosen]
+        outlier = (generator.random(len(chosen)) < OUTLIER_SHARE) & photo_present
+        height, width = photos.shape[1:3]
+        for slot in np.flatnonzero(outlier).tolist():
+            photos[slot] = outlier_photo(generator, height, width, photos[slot], strokes=self._strokes)
+        x = {
+            "image": photos,
+            "token_ids": self._tokens[chosen],
+            "image_present": photo_present,
+            "text_present": self._text_present[chosen],
+        }
+        y = {
+            "labels": rows.labels[chosen],
+            "image_familiar": 1.0 - outlier.astype(np.float32),
+            "text_familiar": 1.0 - self._gibberish[chosen],
+            "text_matches": 1.0 - self._swapped[chosen],
+            "title_group": rows.title_group[chosen],
+        }
+        return x, y
+
+    def _encode(self, tokenizer: TitleTokenizer, label_names: Sequence[str], seed: int) -> NDArray[np.int32]:
+        rng = random.Random(seed)
+        words = sorted({word for title in self._rows.titles[:2000] for word in clean_title(title).split() if len(word) > 3})
+        augment = TitleAugmentation(class_stems(label_names), [word.lower() for word in label_names], seed)
+        titles = []
+        for row, title in enumerate(self._rows.titles):
+            draw = rng.random()
+            if title and draw < OUTLIER_SHARE:
+                self._gibberish[row] = 1.0
+                titles.append(outlier_title(rng, words))
+            elif title and self._rows.photo_present[row] and draw < OUTLIER_SHARE + SWAPPED_TITLE_SHARE:
+                self._swapped[row] = 1.0
+                titles.append(augment(rng.choice(self._rows.titles)))
+            else:
+                titles.append(augment(title) if title else "")
+        plain = tokenizer.encode_many(titles)
+        rough = tokenizer.encode_many(titles, dropout=0.1)
+        return np.where((np.array([rng.random() for _ in titles]) < 0.3)[:, None], rough, plain)
+
+
+def _resize(photos: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    smaller = np.empty((len(photos), height, width, 3), np.uint8)
+    for row, photo in enumerate(photos):
+        smaller[row] = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+    return smaller

@@ -1,0 +1,47 @@
+"""The state of a training run on disk: enough to go on as if nothing had happened.
+
+Owns one file per run, `checkpoint.npz`, replaced atomically after every epoch. Everything random in an epoch follows
+from the seed and the epoch's number, so the variables and the number are the whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimizer, state: dict[str, Any]) -> None:
+    """Write all variables and `state` (JSON) to `path`, or leave the old file as it was."""
+    arrays = {f"v{i:04d}": np.asarray(v) for i, v in enumerate(_variables(model, optimizer))}
+    arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    temporary = path.with_suffix(".partial.npz")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def restore_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimizer) -> dict[str, Any]:
+    """Put the variables back and return the stored state.
+
+    Raises ValueError when the checkpoint belongs to another network.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        variables = _variables(model, optimizer)
+        arrays = [stored[name] for name in sorted(stored.files) if name != "state"]
+        if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
+            raise ValueError(f"{path} was written by a run with another network or catalogue; start a new run folder")
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        state: dict[str, Any] = json.loads(stored["state"].tobytes())
+    return state
+
+
+def _variables(model: keras.Model, optimizer: keras.Optimizer) -> list[Any]:
+    return [*(v for v in model.variables if "metric" not in v.path), *optimizer.variables]

@@ -1,0 +1,215 @@
+"""The fit: epochs, learning rate, averaged weights, validation, checkpoints, logs.
+
+Owns the loop round Keras' own `fit`, one epoch at a time so that photos may grow from epoch to epoch. Refuses to know
+sources and bundles.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.text import TitleTokenizer
+from scripts.batches import Rows, TrainingBatches
+from scripts.checkpoints import restore_checkpoint, save_checkpoint
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.labels import LabelSpace
+from scripts.losses import Recogniser
+
+
+@keras.saving.register_keras_serializable("itemlens")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter 2016, arXiv:1608.03983)."""
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32")
+        rising = step / max(1, self.warmup_steps)
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        falling = 0.5 * (1.0 + keras.ops.cos(math.pi * keras.ops.clip(done, 0.0, 1.0)))
+        return self.peak * keras.ops.where(step < self.warmup_steps, rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
+    """AdamW that keeps an average of the weights beside them (Polyak and Juditsky 1992).
+
+    Keras would overwrite the weights with the average whenever `fit` returns; here that is asked for by name, because
+    `fit` returns after every epoch.
+    """
+
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        pass
+
+    @contextmanager
+    def averaged(self, variables: Sequence[Any]) -> Iterator[None]:
+        """The averages stand in for the weights inside the block."""
+        kept = [np.asarray(v) for v in variables]
+        self.use_averages(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, kept, strict=True):
+                variable.assign(value)
+
+    def use_averages(self, variables: Sequence[Any]) -> None:
+        for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
+            variable.assign(average)
+
+
+def photo_sizes(network: NetworkConfig, training: TrainingConfig) -> list[tuple[int, int]]:
+    """Height and width of the photos of each epoch, a multiple of four."""
+    full = (network.image_height, network.image_width)
+    shares = []
+    for epoch in range(training.epochs):
+        done = epoch / max(1, training.epochs)
+        shares.append(1.0 if not training.progressive_resizing or done >= 0.6 else 0.6 if done < 0.35 else 0.8)
+    return [full if s == 1.0 else (max(8, round(full[0] * s / 4) * 4), max(8, round(full[1] * s / 4) * 4)) for s in shares]
+
+
+def fit(
+    model: Recogniser,
+    rows: Rows,
+    train_rows: NDArray[np.int64],
+    val_rows: NDArray[np.int64],
+    *,
+    tokenizer: TitleTokenizer | None,
+    space: LabelSpace,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    run_dir: Path,
+    resume: bool,
+) -> list[dict[str, float]]:
+    """Train `model` in place, its weights ending as the average; returns the history, an entry per epoch.
+
+    With `resume` a run that was killed goes on after its last whole epoch.
+    """
+    steps = max(1, len(train_rows) // min(training.batch_size, len(train_rows)))
+    total = steps * training.epochs
+    optimizer = AveragingAdamW(
+        WarmupCosine(training.learning_rate, int(total * training.warmup_fraction), total),
+        weight_decay=training.weight_decay,
+        clipnorm=5.0,
+        use_ema=True,
+        ema_momentum=training.ema_decay,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
+    model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer.build(model.trainable_variables)
+    checkpoint = run_dir / "checkpoint.npz"
+    history: list[dict[str, float]] = []
+    if resume and checkpoint.exists():
+        history = restore_checkpoint(checkpoint, model, optimizer)["history"]
+        print(f"resuming after epoch {len(history)} of {training.epochs}", flush=True)
+    names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
+    sizes = photo_sizes(network, training) if network.image_height else [(8, 8)] * training.epochs
+    sized, size = rows, rows.photos.shape[1:3]
+    with _scalars(run_dir / "tensorboard") as write_scalar:
+        for epoch in range(len(history), training.epochs):
+            if network.image_height and size != sizes[epoch]:
+                sized, size = rows.resized(*sizes[epoch]), sizes[epoch]
+            batches = TrainingBatches(
+                sized,
+                train_rows,
+                tokenizer=tokenizer,
+                label_names=names,
+                batch_size=training.batch_size,
+                seed=training.seed,
+                epoch=epoch,
+                strokes_are_outliers=training.image_augmentation != "digits",
+            )
+            started = time.monotonic()
+            with warnings.catch_warnings():
+                # A network with one branch has variables that its loss does not reach; that is meant.
+                warnings.filterwarnings("ignore", message="Gradients do not exist")
+                logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
+            entry = {name: float(values[-1]) for name, values in logs.items()}
+            entry["seconds"] = time.monotonic() - started
+            if len(val_rows):
+                with optimizer.averaged(model.trainable_variables):
+                    entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
+            history.append(entry)
+            for name, value in entry.items():
+                write_scalar(name, value, epoch)
+            save_checkpoint(checkpoint, model, optimizer, {"history": history})
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in entry.items())
+            print(f"epoch {epoch + 1}/{training.epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
+    optimizer.use_averages(model.trainable_variables)
+    return history
+
+
+def predict(
+    model: keras.Model,
+    rows: Rows,
+    chosen: NDArray[np.int64],
+    *,
+    tokenizer: TitleTokenizer | None,
+    titles: Sequence[str] | None = None,
+    batch_size: int = 256,
+) -> dict[str, NDArray[np.float32]]:
+    """All outputs of the network for the chosen rows, unaugmented; `titles` replaces the rows' own."""
+    texts = [rows.titles[row] for row in chosen] if titles is None else list(titles)
+    tokens = tokenizer.encode_many(texts) if tokenizer else np.zeros((len(texts), 1), np.int32)
+    x = {
+        "image": rows.photos[chosen],
+        "token_ids": tokens,
+        "image_present": rows.photo_present[chosen],
+        "text_present": (tokens != 0).any(axis=1),
+    }
+    outputs = model.predict(x, batch_size=batch_size, verbose=0)
+    return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+
+def validation_accuracy(
+    model: Recogniser,
+    rows: Rows,
+    val_rows: NDArray[np.int64],
+    *,
+    tokenizer: TitleTokenizer | None,
+    space: LabelSpace,
+) -> dict[str, float]:
+    """Accuracy per head and pattern on the validation rows, from the raw logits: `val_articleType_image` and so on."""
+    outputs = predict(model, rows, val_rows, tokenizer=tokenizer)
+    result = {}
+    column = 0
+    for head in space.heads:
+        finest = len(head.levels) - 1
+        truth = rows.labels[val_rows, column + finest]
+        known = truth >= 0
+        for pattern in ("fused", "image", "text"):
+            branch_off = (pattern == "image" and not model.has_image) or (pattern == "text" and not model.has_text)
+            if branch_off or not known.any() or head.auxiliary:
+                continue
+            scores = outputs[f"{pattern}_logits"][:, head.offset : head.offset + head.size]
+            guess = head.level_index(finest)[scores.argmax(axis=1)]
+            result[f"val_{head.levels[finest]}_{pattern}"] = float((guess == truth)[known].mean())
+        column += len(head.levels)
+    return result
+
+
+@contextmanager
+def _scalars(folder: Path) -> Iterator[Any]:
+    """A writer of TensorBoard scalars that needs no TensorFlow; without tensorboard, of nothing."""
+    try:
+        from tensorboard.summary import Writer
+    except ImportError:
+        yield lambda name, value, step: None
+        return
+    writer = Writer(str(folder))
+    try:
+        yield writer.add_scalar
+    finally:
+        writer.close()

@@ -1,0 +1,78 @@
+"""Random changes to training photos that do not change what they show.
+
+Owns the recipe per kind of photo. Works on any Keras backend, in the graph. Hue is never touched: the colour is a label.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+
+class ImageAugmentation(keras.layers.Layer):  # type: ignore[misc]
+    """float32[B, H, W, 3] in 0..255 to the same shape. `kind`: `none`, `digits` (no flips) or `products`."""
+
+    def __init__(self, kind: Literal["none", "digits", "products"], seed: int) -> None:
+        super().__init__(name="augmentation", trainable=False)
+        self.kind = kind
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, image: Any) -> Any:
+        if self.kind == "none":
+            return image
+        products = self.kind == "products"
+        image = self._move(
+            image,
+            flip=products,
+            turn=0.09 if products else 0.17,
+            zoom=0.16 if products else 0.12,
+            stretch=0.06,
+            shift=0.08,
+        )
+        if products:
+            image = self._light(image, 0.12)
+            image = self._erase(image, probability=0.25, side=0.4)
+        return image
+
+    def _uniform(self, shape: tuple[Any, ...], low: float, high: float) -> Any:
+        return keras.random.uniform(shape, low, high, seed=self.random)
+
+    def _move(self, image: Any, *, flip: bool, turn: float, zoom: float, stretch: float, shift: float) -> Any:
+        """One affine map per photo, sampled once: flip, turn (radians), zoom, stretch, shift (share of the side)."""
+        rows, height, width = ops.shape(image)[0], ops.shape(image)[1], ops.shape(image)[2]
+        angle = self._uniform((rows,), -turn, turn)
+        scale = ops.exp(self._uniform((rows,), -zoom, zoom))
+        aspect = ops.exp(self._uniform((rows,), -stretch, stretch))
+        mirror = ops.where(self._uniform((rows,), 0, 1) < 0.5, -1.0, 1.0) if flip else ops.ones((rows,))
+        half_h, half_w = (ops.cast(height, "float32") - 1) / 2, (ops.cast(width, "float32") - 1) / 2
+        dx = self._uniform((rows,), -shift, shift) * 2 * half_w
+        dy = self._uniform((rows,), -shift, shift) * 2 * half_h
+        a, b = mirror * ops.cos(angle) * scale * aspect, -ops.sin(angle) * scale
+        c, d = mirror * ops.sin(angle) * scale, ops.cos(angle) * scale / aspect
+        zero = ops.zeros((rows,))
+        transform = ops.stack(
+            [a, b, half_w - a * half_w - b * half_h + dx, c, d, half_h - c * half_w - d * half_h + dy, zero, zero],
+            axis=-1,
+        )
+        return ops.image.affine_transform(image, transform, interpolation="bilinear", fill_mode="nearest")
+
+    def _light(self, image: Any, strength: float) -> Any:
+        rows = ops.shape(image)[0]
+        contrast = self._uniform((rows, 1, 1, 1), 1 - strength, 1 + strength)
+        brightness = self._uniform((rows, 1, 1, 1), -255 * strength / 2, 255 * strength / 2)
+        return ops.clip((image - 128) * contrast + 128 + brightness, 0, 255)
+
+    def _erase(self, image: Any, *, probability: float, side: float) -> Any:
+        """Random erasing (Zhong et al. 2017, arXiv:1708.04896) with a grey box of up to `side` of each side."""
+        rows, height, width = ops.shape(image)[0], ops.shape(image)[1], ops.shape(image)[2]
+
+        def inside(length: Any) -> Any:
+            position = ops.cast(ops.arange(length), "float32")[None] / ops.cast(length, "float32")
+            centre = self._uniform((rows, 1), 0, 1)
+            return ops.abs(position - centre) < self._uniform((rows, 1), side / 8, side / 2)
+
+        chosen = self._uniform((rows, 1, 1, 1), 0, 1) < probability
+        box = inside(height)[:, :, None, None] & inside(width)[:, None, :, None] & chosen
+        return ops.where(box, self._uniform((rows, 1, 1, 3), 0, 255), image)

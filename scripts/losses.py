@@ -1,0 +1,184 @@
+"""The training objective: one number per batch, and the model that carries it.
+
+Owns the losses and their weights. Refuses to know files and sources. The parts:
+
+- a softmax per head, for photo + title, photo alone and title alone, so that each stands on its own; a label that a row
+  does not have counts for nothing; a row with only a coarse label is scored on the summed probability of its paths;
+- the sigmoid contrastive loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343) between the photo's and the title's
+  embedding, at every listed prefix length (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147); two items of one title
+  are no negatives;
+- a recogniser of the unfamiliar per branch, trained on made outliers (outlier exposure, Hendrycks et al. 2018,
+  arXiv:1812.04606).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.image_augmentation import ImageAugmentation
+from scripts.labels import LabelSpace
+
+PATTERN_WEIGHT = {"fused": 1.0, "image": 1.0, "text": 0.5}
+HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.35, 0.25
+IN_DOMAIN_WEIGHT = 0.2
+
+
+class Recogniser(keras.Model):  # type: ignore[misc]
+    """The network with its augmentation and its loss; `fit` it, then export `network`.
+
+    Inputs are the bundle's four. Targets, all of length B: `labels` int32[B, C] (columns of `LabelSpace.encode`),
+    `image_familiar` and `text_familiar` float32[B] (1 a real input, 0 a made outlier), `text_matches` float32[B]
+    (0 where another item's title was put in), `title_group` int32[B] (equal for equal titles).
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        space: LabelSpace,
+        network_config: NetworkConfig,
+        training: TrainingConfig,
+    ) -> None:
+        super().__init__(name="recogniser")
+        self.network = network
+        self.space = space
+        self.dimensions = network_config.dimensions
+        self.smoothing = training.label_smoothing
+        self.contrastive_weight = training.contrastive_weight
+        self.has_image = network_config.image_height > 0
+        self.has_text = network_config.max_tokens > 0
+        self.augment = ImageAugmentation(training.image_augmentation, seed=training.seed)
+        # SigLIP's start: temperature 10, bias -10, so that the many negatives do not swamp the first steps.
+        self.log_scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(np.log(10.0)), name="scale")
+        self.offset = self.add_weight(shape=(), initializer=keras.initializers.Constant(-8.0), name="offset")
+        self.parts = {name: keras.metrics.Mean(name=name) for name in ("labels", "pairs", "domain")}
+
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
+        image = ops.cast(inputs["image"], "float32")
+        if training and self.has_image:
+            image = self.augment(image)
+        return self.network({**inputs, "image": image}, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        image_given = ops.cast(x["image_present"], "float32") * float(self.has_image)
+        text_given = ops.cast(x["text_present"], "float32") * float(self.has_text)
+        image_good = image_given * y["image_familiar"]
+        text_good = text_given * y["text_familiar"] * y["text_matches"]
+        usable = {
+            # The photo decides what the item is; the title alone does so only where there is no photo of it.
+            "fused": ops.maximum(image_good, text_good),
+            "image": image_good,
+            "text": text_good,
+        }
+        labels = sum(
+            weight * self._label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern])
+            for pattern, weight in PATTERN_WEIGHT.items()
+            if pattern == "fused" or (self.has_image if pattern == "image" else self.has_text)
+        )
+        pairs, domain = 0.0 * labels, 0.0 * labels
+        if self.has_image and self.has_text:
+            pairs = self._contrastive_loss(y_pred, image_good * text_good, y["title_group"])
+        else:
+            # One branch alone has no other side to match: items of one label belong together.
+            branch, good = ("image", image_good) if self.has_image else ("text", text_good)
+            first = self.space.heads[0]
+            pairs = self._same_label_loss(y_pred[f"{branch}_embedding"], good, y["labels"][:, len(first.levels) - 1])
+        for branch, given in (("image", image_given), ("text", text_given)):
+            if self.has_image if branch == "image" else self.has_text:
+                each = keras.losses.binary_crossentropy(
+                    y[f"{branch}_familiar"][:, None], y_pred[f"{branch}_in_domain"][:, None], from_logits=True
+                )
+                domain = domain + ops.sum(each * given) / ops.maximum(ops.sum(given), 1.0)
+        for name, value in (("labels", labels), ("pairs", pairs), ("domain", domain)):
+            self.parts[name].update_state(value)
+        return labels + self.contrastive_weight * pairs + IN_DOMAIN_WEIGHT * domain
+
+    def _label_loss(self, logits: Any, labels: Any, usable: Any) -> Any:
+        total, column = 0.0, 0
+        for head in self.space.heads:
+            scores = ops.log_softmax(logits[:, head.offset : head.offset + head.size], axis=-1)
+            if len(head.levels) == 1:
+                each, known = self._cross_entropy(scores, labels[:, column])
+                weight = AUXILIARY_WEIGHT if head.auxiliary else FLAT_WEIGHT
+            else:
+                each, known = self._path_loss(scores, head, labels, column)
+                weight = HIERARCHY_WEIGHT
+            known = known * usable
+            # Divided by the batch, not by the known rows: a rare attribute must not shout.
+            total = total + weight * ops.mean(each * known)
+            column += len(head.levels)
+        return total
+
+    def _cross_entropy(self, log_probabilities: Any, target: Any) -> tuple[Any, Any]:
+        known = ops.cast(target >= 0, "float32")
+        index = ops.maximum(target, 0)
+        hit = ops.take_along_axis(log_probabilities, index[:, None], axis=1)[:, 0]
+        spread = ops.mean(log_probabilities, axis=-1)
+        return -((1 - self.smoothing) * hit + self.smoothing * spread), known
+
+    def _path_loss(self, log_probabilities: Any, head: Any, labels: Any, column: int) -> tuple[Any, Any]:
+        finest = len(head.levels) - 1
+        each, known = self._cross_entropy(log_probabilities, self._path_index(head, labels[:, column + finest]))
+        probabilities = ops.exp(log_probabilities)
+        for level in reversed(range(finest)):
+            target = labels[:, column + level]
+            members = np.eye(len(head.level_labels(level)), dtype="float32")[head.level_index(level)]
+            summed = ops.log(ops.matmul(probabilities, members) + 1e-7)
+            coarse, coarse_known = self._cross_entropy(summed, target)
+            each = known * each + (1 - known) * coarse
+            known = ops.maximum(known, coarse_known)
+        return each, known
+
+    @staticmethod
+    def _path_index(head: Any, finest_label: Any) -> Any:
+        """Index of the path from the index of its finest label: each finest label is on one path."""
+        path_of = np.argsort(head.level_index(len(head.levels) - 1)).astype("int32")
+        return ops.where(finest_label >= 0, ops.take(path_of, ops.maximum(finest_label, 0)), -1)
+
+    def _contrastive_loss(self, outputs: Mapping[str, Any], usable: Any, title_group: Any) -> Any:
+        rows = ops.shape(usable)[0]
+        same = ops.cast(ops.equal(title_group[:, None], title_group[None, :]), "float32")
+        eye = ops.eye(rows)
+        counted = usable[:, None] * usable[None, :] * ops.maximum(eye, 1.0 - same)
+        sign = 2.0 * eye - 1.0
+        total = 0.0
+        for width in self.dimensions:
+            left, right = (_unit(outputs[f"{side}_embedding"][:, :width]) for side in ("image", "text"))
+            logits = ops.exp(self.log_scale) * ops.matmul(left, ops.transpose(right)) + self.offset
+            total = total + ops.sum(counted * ops.softplus(-sign * logits)) / ops.maximum(ops.sum(usable), 1.0)
+        # The fused vector must lie where the photo's and the title's do, or the three could not be searched together.
+        fused = _unit(outputs["fused_embedding"])
+        for side in ("image", "text"):
+            near = ops.sum(fused * _unit(outputs[f"{side}_embedding"]), axis=-1)
+            total = total + 0.5 * ops.sum((1.0 - near) * usable) / ops.maximum(ops.sum(usable), 1.0)
+        return total / (len(self.dimensions) + 1)
+
+
+    def _same_label_loss(self, embedding: Any, usable: Any, label: Any) -> Any:
+        """The same sigmoid loss within a batch, equal labels being the positives; the two kinds of pairs weigh alike."""
+        counted = usable[:, None] * usable[None, :] * (1.0 - ops.eye(ops.shape(usable)[0]))
+        counted = counted * ops.cast((label >= 0)[:, None] & (label >= 0)[None, :], "float32")
+        same = ops.cast(ops.equal(label[:, None], label[None, :]), "float32")
+        total = 0.0
+        for width in self.dimensions:
+            part = _unit(embedding[:, :width])
+            logits = ops.exp(self.log_scale) * ops.matmul(part, ops.transpose(part)) + self.offset
+            for chosen, sign in ((counted * same, 1.0), (counted * (1.0 - same), -1.0)):
+                total = total + ops.sum(chosen * ops.softplus(-sign * logits)) / ops.maximum(ops.sum(chosen), 1.0)
+        return total / len(self.dimensions)
+
+
+def _unit(vectors: Any) -> Any:
+    return vectors / ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-9)

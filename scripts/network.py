@@ -1,0 +1,245 @@
+"""The multimodal network: a CNN reads the photo, an RNN reads the title, a gate joins them.
+
+Owns the architecture, written with `keras.ops` so that it trains on any Keras backend. Refuses to know data, losses and
+files. Shapes: B items, H x W pixels, T tokens, F fused width, L logits over all heads, D embedding width.
+
+Dense 3x3 convolutions with batch normalisation and ReLU are chosen for the hardware that serves them: on CPUs with
+vector int8 they run several times faster per FLOP than depthwise ones or LayerNorm/GELU blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from scripts.config import NetworkConfig
+
+PATTERNS = ("fused", "image", "text")
+
+
+@keras.saving.register_keras_serializable("itemlens")
+class BidirectionalGRU(layers.Layer):  # type: ignore[misc]
+    """A GRU (Cho et al. 2014, arXiv:1406.1078; the `reset_after` form) in both directions over T steps, unrolled.
+
+    float32[B, T, C] and bool[B, T] to float32[B, T, 2 * units]. The input projections are one matrix product outside
+    the loop, and the loop has a fixed length: it converts to every runtime and halves the cost of small batches.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        width = input_shape[-1]
+        self.input_kernel = self.add_weight(shape=(width, 6 * self.units), name="input_kernel")
+        self.input_bias = self.add_weight(shape=(6 * self.units,), initializer="zeros", name="input_bias")
+        self.recurrent_kernels = [
+            self.add_weight(shape=(self.units, 3 * self.units), initializer="orthogonal", name=f"recurrent_kernel_{d}")
+            for d in ("forward", "backward")
+        ]
+        self.recurrent_biases = [
+            self.add_weight(shape=(3 * self.units,), initializer="zeros", name=f"recurrent_bias_{d}")
+            for d in ("forward", "backward")
+        ]
+
+    def call(self, tokens: Any, mask: Any) -> Any:
+        projected = ops.matmul(tokens, self.input_kernel) + self.input_bias
+        keep = ops.expand_dims(ops.cast(mask, projected.dtype), -1)
+        forward = self._run(projected[:, :, : 3 * self.units], keep, 0, reverse=False)
+        backward = self._run(projected[:, :, 3 * self.units :], keep, 1, reverse=True)
+        return ops.concatenate([forward, backward], axis=-1)
+
+    def _run(self, projected: Any, keep: Any, direction: int, *, reverse: bool) -> Any:
+        units, steps = self.units, projected.shape[1]
+        kernel, bias = self.recurrent_kernels[direction], self.recurrent_biases[direction]
+        state = ops.zeros_like(projected[:, 0, :units])
+        states = [state] * steps
+        for step in reversed(range(steps)) if reverse else range(steps):
+            inner = ops.matmul(state, kernel) + bias
+            outer = projected[:, step]
+            gates = ops.sigmoid(outer[:, : 2 * units] + inner[:, : 2 * units])
+            update, reset = gates[:, :units], gates[:, units:]
+            proposal = ops.tanh(outer[:, 2 * units :] + reset * inner[:, 2 * units :])
+            moved = update * state + (1.0 - update) * proposal
+            state = state + keep[:, step] * (moved - state)  # padding leaves the state alone
+            states[step] = state
+        return ops.stack(states, axis=1)
+
+    def compute_output_shape(self, tokens_shape: tuple[int | None, ...], mask_shape: Any = None) -> Any:
+        return (*tokens_shape[:-1], 2 * self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("itemlens")
+class TokenPooling(layers.Layer):  # type: ignore[misc]
+    """Attention-weighted mean over the real tokens: float32[B, T, C] and bool[B, T] to float32[B, C]."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.query = self.add_weight(shape=(input_shape[-1], 1), name="query")
+
+    def call(self, states: Any, mask: Any) -> Any:
+        scores = ops.matmul(states, self.query)[:, :, 0]
+        scores = ops.where(mask, scores, -1e4)  # finite: an empty title must not make NaN
+        weights = ops.expand_dims(ops.softmax(scores, axis=-1), -1)
+        return ops.sum(states * weights, axis=1)
+
+    def compute_output_shape(self, states_shape: tuple[int | None, ...], mask_shape: Any = None) -> Any:
+        return (states_shape[0], states_shape[-1])
+
+
+@keras.saving.register_keras_serializable("itemlens")
+class GatedFusion(layers.Layer):  # type: ignore[misc]
+    """Join the two branches, or stand in a learned vector for the one that is missing.
+
+    A gate per channel (Arevalo et al. 2017, arXiv:1702.01992) mixes the branches and a residual layer lets them
+    interact. Called with float32[B, F] twice and bool[B] twice; gives float32[B, F].
+    """
+
+    def __init__(self, width: int, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width, self.dropout = width, dropout
+        self.gate = layers.Dense(width, activation="sigmoid", name="gate")
+        self.hidden = layers.Dense(width, activation="relu", name="hidden")
+        self.mixed = layers.Dense(width, name="mixed")
+        self.drop = layers.Dropout(dropout)
+
+    def build(self, image_shape: Any, text_shape: Any = None, *_: Any) -> None:
+        self.missing_image = self.add_weight(shape=(self.width,), initializer="zeros", name="missing_image")
+        self.missing_text = self.add_weight(shape=(self.width,), initializer="zeros", name="missing_text")
+        self.gate.build((None, 2 * self.width))
+        self.hidden.build((None, 2 * self.width))
+        self.mixed.build((None, self.width))
+        self.built = True
+
+    def call(self, image: Any, text: Any, image_present: Any, text_present: Any, training: bool = False) -> Any:
+        image = ops.where(ops.expand_dims(image_present, -1), image, self.missing_image)
+        text = ops.where(ops.expand_dims(text_present, -1), text, self.missing_text)
+        joined = ops.concatenate([image, text], axis=-1)
+        gate = self.gate(joined)
+        mixed = gate * image + (1.0 - gate) * text
+        hidden = self.drop(self.hidden(joined), training=training)
+        return ops.relu(mixed + self.mixed(hidden))
+
+    def compute_output_shape(self, image_shape: Any, *_: Any) -> Any:
+        return (image_shape[0], self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width, "dropout": self.dropout}
+
+
+def _convolution(x: Any, width: int, *, stride: int = 1, kernel: int = 3, relu: bool = True, name: str) -> Any:
+    x = layers.Conv2D(width, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _residual_block(x: Any, width: int, *, stride: int, name: str) -> Any:
+    """Two 3x3 convolutions round a shortcut (He et al. 2015, arXiv:1512.03385)."""
+    y = _convolution(x, width, stride=stride, name=f"{name}_a")
+    y = _convolution(y, width, relu=False, name=f"{name}_b")
+    if stride != 1 or x.shape[-1] != width:
+        x = _convolution(x, width, stride=stride, kernel=1, relu=False, name=f"{name}_shortcut")
+    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _image_branch(config: NetworkConfig, image: Any) -> Any:
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
+    if config.stem == "stride4":
+        x = _convolution(x, config.widths[0] // 2, stride=2, name="stem_a")
+        x = _convolution(x, config.widths[0], stride=2, name="stem_b")
+    else:
+        x = _convolution(x, config.widths[0], name="stem")
+    for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+        for block in range(depth):
+            x = _residual_block(x, width, stride=2 if stage and not block else 1, name=f"stage{stage}_block{block}")
+    x = layers.GlobalAveragePooling2D(name="image_pool")(x)
+    x = layers.Dropout(config.dropout, name="image_dropout")(x)
+    return layers.Dense(config.fused_width, name="image_dense")(x)
+
+
+def _text_branch(config: NetworkConfig, token_ids: Any, vocabulary_size: int) -> Any:
+    mask = layers.Lambda(lambda ids: ops.not_equal(ids, 0), output_shape=(config.max_tokens,), name="token_mask")(token_ids)
+    x = layers.Embedding(vocabulary_size, config.token_width, name="token_embedding")(token_ids)
+    x = layers.SpatialDropout1D(config.dropout / 2, name="token_dropout")(x)
+    states = BidirectionalGRU(config.recurrent_width, name="recurrent")(x, mask)
+    pooled = TokenPooling(name="token_pooling")(states, mask)
+    pooled = layers.Dropout(config.dropout, name="text_dropout")(pooled)
+    return layers.Dense(config.fused_width, name="text_dense")(pooled)
+
+
+def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: int) -> keras.Model:
+    """The network as a functional model with the bundle's named inputs and outputs (see `models/README.md`).
+
+    `image` is float32 or uint8[B, H, W, 3] in 0..255, of any size that the strides allow (training varies it).
+    `logits_width` is L, the summed size of all heads, auxiliary ones included. A missing branch is a constant, so the
+    four inputs and eight outputs are there for every model.
+    """
+    has_image, has_text = config.image_height > 0, config.max_tokens > 0
+    inputs = {
+        "image": keras.Input((None, None, 3), name="image"),
+        "token_ids": keras.Input((max(1, config.max_tokens),), dtype="int32", name="token_ids"),
+        "image_present": keras.Input((), dtype="bool", name="image_present"),
+        "text_present": keras.Input((), dtype="bool", name="text_present"),
+    }
+    blank = layers.Lambda(
+        lambda flag: ops.tile(ops.zeros_like(ops.expand_dims(ops.cast(flag, "float32"), -1)), (1, config.fused_width)),
+        output_shape=(config.fused_width,),
+        name="blank",
+    )(inputs["image_present"])
+    image = _image_branch(config, inputs["image"]) if has_image else blank
+    text = _text_branch(config, inputs["token_ids"], vocabulary_size) if has_text else blank
+    flag = layers.Lambda(lambda f: ops.ones_like(f), output_shape=(), name="present")
+    no_flag = layers.Lambda(lambda f: ops.zeros_like(f), output_shape=(), name="absent")
+    present, absent = flag(inputs["image_present"]), no_flag(inputs["image_present"])
+    image_given = inputs["image_present"] if has_image else absent
+    text_given = inputs["text_present"] if has_text else absent
+
+    fusion = GatedFusion(config.fused_width, config.dropout, name="fusion")
+    features = {
+        "fused": fusion(image, text, image_given, text_given),
+        "image": fusion(image, text, present if has_image else absent, absent),
+        "text": fusion(image, text, absent, present if has_text else absent),
+    }
+    heads = layers.Dense(logits_width, name="heads")
+    head_dropout = layers.Dropout(config.dropout, name="head_dropout")
+    embedding = layers.Dense(config.embedding_width, name="embedding")
+    unit = layers.UnitNormalization(name="unit")
+    outputs = {}
+    for pattern in PATTERNS:
+        outputs[f"{pattern}_logits"] = heads(head_dropout(features[pattern]))
+        outputs[f"{pattern}_embedding"] = unit(embedding(features[pattern]))
+    scalar = layers.Reshape((), name="scalar")
+    # A linear read-out of the branch, trained on made outliers; relu keeps it from being a mere direction.
+    for branch, value in (("image", image), ("text", text)):
+        hidden = layers.Dense(64, activation="relu", name=f"{branch}_domain_hidden")(value)
+        outputs[f"{branch}_in_domain"] = scalar(layers.Dense(1, name=f"{branch}_domain")(hidden))
+    return keras.Model(inputs, outputs, name="itemlens")
+
+
+def multiply_accumulates(model: keras.Model, config: NetworkConfig) -> int:
+    """Multiply-accumulate operations of one photo's convolutions at the full input size."""
+    total, size = 0, {}
+    probe = keras.Model(model.inputs, {layer.name: layer.output for layer in model.layers if isinstance(layer, layers.Conv2D)})
+    shape = probe.compute_output_shape(
+        {
+            "image": (1, config.image_height, config.image_width, 3),
+            "token_ids": (1, max(1, config.max_tokens)),
+            "image_present": (1,),
+            "text_present": (1,),
+        }
+    )
+    size.update(shape)
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            _, height, width, _ = size[layer.name]
+            total += (
+                height
+                * width
+                * int(layer.kernel.shape[0] * layer.kernel.shape[1])
+                * int(layer.kernel.shape[2] * layer.kernel.shape[3])
+            )
+    return total

@@ -1,0 +1,82 @@
+"""Pictures of a run: learning curves, and answers on photos of the evaluated split.
+
+Owns what is drawn into the run's folder; nothing is drawn into a bundle or the repository, as the photos are a data set's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.data.catalogue import Catalogue
+from scripts.quality import answers
+from scripts.served_model import ServedModel
+
+
+def draw_run(run_dir: Path, bundle: Path, catalogue: Catalogue, history: Sequence[dict[str, float]], *, split: str) -> None:
+    """`curves.png` and `predictions.png` in `run_dir`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    _draw_curves(plt, run_dir / "curves.png", history)
+    _draw_predictions(plt, run_dir / "predictions.png", ServedModel(bundle), catalogue, split)
+
+
+def _draw_curves(plt: Any, path: Path, history: Sequence[dict[str, float]]) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
+    epochs = range(1, len(history) + 1)
+    for name in ("loss", "labels", "pairs", "domain"):
+        if history and name in history[0]:
+            left.plot(epochs, [entry[name] for entry in history], label=name)
+    left.set(xlabel="epoch", title="training loss and its parts", yscale="log")
+    left.legend()
+    first = [name.removeprefix("val_").rsplit("_", 1)[0] for name in (history[0] if history else {}) if name.startswith("val_")]
+    for attribute in list(dict.fromkeys(first))[:4]:
+        for pattern, style in (("fused", "-"), ("image", "--"), ("text", ":")):
+            name = f"val_{attribute}_{pattern}"
+            if name in history[0]:
+                right.plot(epochs, [entry[name] for entry in history], style, label=f"{attribute}, {pattern}")
+    right.set(xlabel="epoch", title="validation accuracy", ylim=(0, 1))
+    if first:
+        right.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_predictions(plt: Any, path: Path, model: ServedModel, catalogue: Catalogue, split: str, count: int = 24) -> None:
+    chosen = np.flatnonzero((catalogue.split == split) & (catalogue.photo_present | (not model.reads_photos)))
+    if not len(chosen):
+        return
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
+    photos = catalogue.photos[chosen] if model.reads_photos else None
+    titles = [catalogue.titles[i] for i in chosen] if model.reads_titles else None
+    has_titles = titles is not None and any(titles)
+    outputs = model.run(photos, titles)
+    given = answers(model.answerer, outputs, image=model.reads_photos, text=has_titles)
+    name = model.answerer.attributes[0]
+    columns = 6
+    rows = -(-len(chosen) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 3.0 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, i, answer in zip(axes.flat, range(len(chosen)), given, strict=False):
+        if photos is not None:
+            axis.imshow(photos[i])
+        found = answer.attributes[name]
+        truth = str(catalogue.labels[name][chosen[i]])
+        title = titles[i][:26] if titles is not None else ""
+        axis.set_title(
+            f"{title}\n{found.label} {found.confidence:.2f}\n{found.decision}"
+            + ("" if found.label == truth else f"\nis {truth}"),
+            fontsize=7,
+            color="black" if found.label == truth else "crimson",
+        )
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

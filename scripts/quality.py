@@ -1,0 +1,137 @@
+"""How good a bundle's answers are, from its outputs and the truth.
+
+Owns the figures: accuracy, macro-F1, calibration error, what is accepted and how right that is, what abstains, whether
+disagreement is noticed. Refuses to know files, sources and how the outputs were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.answers import OUTPUT_OF_PATTERN, Answerer
+from app.engine.items import Classification, Pattern
+from scripts.labels import LabelColumn
+from scripts.served_model import Outputs, row
+from scripts.statistics import area_under_roc, expected_calibration_error, macro_f1
+
+# A label that the model does not know can only be answered wrongly.
+UNSEEN_LABEL = -2
+NO_LABEL = -1
+REPORTED_PRECISION = 0.98
+Quality = dict[str, Any]
+
+
+def truth_indices(answerer: Answerer, labels: Mapping[str, LabelColumn]) -> dict[str, NDArray[np.int64]]:
+    """int64[N] per attribute: index of the true label; -1 where there is none, -2 where the model has no such label."""
+    result = {}
+    for name in answerer.attributes:
+        index = {label: i for i, label in enumerate(answerer.attribute_labels[name])}
+        result[name] = np.array([index.get(str(v), UNSEEN_LABEL) if str(v) else NO_LABEL for v in labels[name]], np.int64)
+    return result
+
+
+def attribute_quality(
+    answerer: Answerer,
+    outputs: Outputs,
+    truth: Mapping[str, NDArray[np.int64]],
+    pattern: Pattern,
+    usable: NDArray[np.bool_],
+) -> Quality:
+    """Per attribute: `n`, `accuracy`, `macro_f1` (classes with n >= 10), `ece` (15 bins, debiased), over the usable rows
+    that have a label."""
+    logits = outputs[f"{OUTPUT_OF_PATTERN[pattern]}_logits"]
+    result: Quality = {}
+    for name, target in truth.items():
+        chosen = usable & (target != NO_LABEL)
+        if not chosen.any():
+            continue
+        guess = answerer.layout.best_labels(logits[chosen], name)
+        probabilities = answerer.layout.probabilities(logits[chosen], name, answerer.temperature(pattern, name))
+        confidence = probabilities[np.arange(len(guess)), guess]
+        right = guess == target[chosen]
+        result[name] = {
+            "n": int(chosen.sum()),
+            "accuracy": float(right.mean()),
+            "macro_f1": _number(macro_f1(target[chosen], guess)),
+            "ece": _number(expected_calibration_error(confidence, right)),
+        }
+    return result
+
+
+def answers(
+    answerer: Answerer, outputs: Outputs, *, image: bool, text: bool, precision: float = REPORTED_PRECISION
+) -> list[Classification]:
+    """What the service would answer for every row."""
+    return [
+        answerer.classify(
+            row(outputs, i),
+            image_present=image,
+            text_present=text,
+            attributes=answerer.attributes,
+            top_k=1,
+            precision=precision,
+        )
+        for i in range(len(outputs["fused_logits"]))
+    ]
+
+
+def decision_quality(
+    answerer: Answerer, given: Sequence[Classification], truth: Mapping[str, NDArray[np.int64]]
+) -> tuple[Quality, float]:
+    """Per attribute, over the rows that have a label: the share accepted at 0.98 and how right the accepted ones are.
+    Second, the share of items that abstain."""
+    result: Quality = {}
+    for name, target in truth.items():
+        labels = answerer.attribute_labels[name]
+        accepted = [
+            i for i, answer in enumerate(given) if target[i] != NO_LABEL and answer.attributes[name].decision == "accept"
+        ]
+        right = [given[i].attributes[name].label == labels[target[i]] for i in accepted if target[i] >= 0]
+        known = int((target != NO_LABEL).sum())
+        result[name] = {
+            "accepted_share": len(accepted) / known if known else None,
+            "accepted_precision": sum(right) / len(accepted) if accepted else None,
+        }
+    return result, abstaining_share(given)
+
+
+def abstaining_share(given: Sequence[Classification]) -> float:
+    """Share of items whose answer is `abstain`."""
+    first = [next(iter(answer.attributes.values())).decision for answer in given]
+    return sum(decision == "abstain" for decision in first) / max(1, len(first))
+
+
+def agreement_quality(
+    answerer: Answerer, outputs: Outputs, titles: Sequence[str], kinds: NDArray[np.int64], seed: int = 1
+) -> Quality | None:
+    """How well `agreement` tells a photo with its own title from one with the title of a product of another kind.
+    `kinds` int64[N] is the finest category, or the first attribute."""
+    rng = np.random.default_rng(seed)
+    other = rng.permutation(len(titles))
+    different = np.flatnonzero((kinds[other] != kinds) & (kinds >= 0))
+    if len(different) < 20 or not answerer.attributes:
+        return None
+    swapped = {name: (value[other] if name.startswith("text_") else value)[different] for name, value in outputs.items()}
+    scores = []
+    flagged = []
+    for chosen in ({name: value[different] for name, value in outputs.items()}, swapped):
+        agreements = [answerer.agreement(row(chosen, i)) for i in range(len(different))]
+        scores.append(np.array([a.score for a in agreements if a is not None]))
+        flagged.append(float(np.mean([bool(a.conflicts) for a in agreements if a is not None] or [False])))
+    if not len(scores[0]):
+        return None
+    return {
+        "n": len(different),
+        "auroc": area_under_roc(scores[0], scores[1]),
+        "conflicts_matching": flagged[0],
+        "conflicts_swapped": flagged[1],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value

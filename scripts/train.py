@@ -1,0 +1,211 @@
+"""From a catalogue to a bundle, top to bottom: read, lay out, fit, calibrate, export, evaluate.
+
+Run `python -m scripts.train --help` for the presets with their commands, times and expected scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+# oneDNN's convolutions train a third faster on CPUs where TensorFlow leaves them off. Must be set before its import.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from app.engine.text import TitleTokenizer
+from scripts.batches import Rows, group_titles
+from scripts.calibrate import calibrate
+from scripts.config import ConfigError, RunConfig, add_config_flags, config_from_arguments
+from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
+from scripts.data.report import write_bad_rows
+from scripts.drawn_products import draw_digits, draw_products
+from scripts.evaluate import evaluate_bundle, print_quality, runtime_parity
+from scripts.export import (
+    ExportError,
+    manifest_of,
+    new_bundle,
+    next_version,
+    seal,
+    space_id,
+    write_descriptions,
+    write_golden,
+    write_json,
+    write_network,
+)
+from scripts.fitting import fit
+from scripts.labels import LabelSpace, applicability, build_label_space
+from scripts.losses import Recogniser
+from scripts.model_card import model_card
+from scripts.network import build_network
+from scripts.pictures import draw_run
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    try:
+        config = config_from_arguments(arguments)
+        return train(config, arguments)
+    except (ConfigError, CatalogueError, ExportError, ValueError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train: stopped; add --resume to go on after the last whole epoch", file=sys.stderr)
+        return 130
+
+
+def train(config: RunConfig, arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    run_dir: Path = arguments.runs / (arguments.run or config.name)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(config.training.seed)
+
+    # ---- read -------------------------------------------------------------------------------------------------------
+    catalogue = load_catalogue(config, cache_dir=arguments.runs / "cache", limit=arguments.limit)
+    write_bad_rows(catalogue.report, run_dir / "bad_rows.csv")
+    print("\n".join(catalogue.report.lines()), flush=True)
+    config = without(catalogue.config, arguments.without)
+
+    # ---- lay out: labels, title pieces, network -------------------------------------------------------------------------
+    train_rows, val_rows = (np.flatnonzero(catalogue.split == name) for name in ("train", "val"))
+    space = build_label_space(
+        catalogue.labels,
+        train_rows,
+        label_columns=config.catalogue.label_columns,
+        auxiliary_columns=config.catalogue.auxiliary_columns,
+        hierarchy=config.catalogue.hierarchy,
+    )
+    if space.contradicting_rows:
+        print(f"{space.contradicting_rows} training rows contradict the usual parent of their label; the label is believed")
+    rows = rows_of(catalogue, space)
+    tokenizer = None
+    if config.network.max_tokens:
+        tokenizer = TitleTokenizer.train(
+            (catalogue.titles[row] for row in train_rows),
+            vocabulary_size=config.network.vocabulary_size,
+            max_tokens=config.network.max_tokens,
+        )
+    network = build_network(
+        config.network, vocabulary_size=tokenizer.vocabulary_size if tokenizer else 1, logits_width=space.logits_width
+    )
+    model = Recogniser(network, space, config.network, config.training)
+    print(
+        f"{network.count_params() / 1e6:.2f} M parameters, {len(train_rows)} training rows, {len(val_rows)} validation",
+        flush=True,
+    )
+
+    # ---- fit --------------------------------------------------------------------------------------------------------
+    history = fit(
+        model,
+        rows,
+        train_rows,
+        val_rows,
+        tokenizer=tokenizer,
+        space=space,
+        network=config.network,
+        training=config.training,
+        run_dir=run_dir,
+        resume=arguments.resume,
+    )
+    (run_dir / "history.json").write_text(json.dumps(history, indent=1))
+
+    # ---- calibrate, export, evaluate what will be served: the bundle, not the network in memory -------------------------
+    applies = applicability(space, rows.labels, train_rows)
+    calibration = calibrate(model, rows, val_rows, tokenizer=tokenizer, space=space, applies=applies, seed=config.training.seed)
+    version = arguments.version or next_version(arguments.models / config.name)
+    destination = arguments.models / config.name / str(version)
+    manifest = manifest_of(
+        config,
+        version,
+        space,
+        space_id(config.name, network, tokenizer),
+        training={
+            "command": command(arguments),
+            "seed": config.training.seed,
+            "epochs": config.training.epochs,
+            "train_rows": len(train_rows),
+            "val_rows": len(val_rows),
+            "backend": keras.backend.backend(),
+            "seconds": round(sum(entry["seconds"] for entry in history)),
+            "parameters": network.count_params(),
+        },
+        held_out={"splits": ["val (calibration only)", "test"]},
+    )
+    drawn = draw_digits() if config.training.image_augmentation == "digits" else draw_products()
+    with new_bundle(destination, replace_existing=arguments.version is not None) as folder:
+        write_network(folder, network, config=config.network, published_width=space.published_width)
+        write_descriptions(folder, labels=space.to_json(applies), calibration=calibration, tokenizer=tokenizer)
+        write_golden(folder, drawn, config=config.network, tokenizer=tokenizer)
+        seal(folder, manifest)
+        quality = evaluate_bundle(folder, catalogue, split=arguments.report_split)
+        quality["litert"] = runtime_parity(folder, catalogue, split=arguments.report_split)
+        write_json(folder / "metrics.json", quality)
+        (folder / "MODEL_CARD.md").write_text(model_card(config, manifest, quality, catalogue.report.to_json()))
+        seal(folder, manifest)
+    write_json(run_dir / "metrics.json", quality)
+    print_quality(quality)
+    draw_run(run_dir, destination, catalogue, history, split=arguments.report_split)
+    print(f"{destination} written, pictures and logs in {run_dir}, {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The command that repeats this run."""
+    words = [word for word in (arguments.command_line or sys.argv[1:]) if word != "--resume"]
+    return shlex.join(["python", "-m", "scripts.train", *words])
+
+
+def rows_of(catalogue: Catalogue, space: LabelSpace) -> Rows:
+    """The catalogue as the network reads it."""
+    return Rows(
+        photos=catalogue.photos,
+        photo_present=catalogue.photo_present,
+        extra_photos=catalogue.extra_photos,
+        extra_of_row={int(row): i for i, row in enumerate(catalogue.extra_rows)},
+        titles=catalogue.titles,
+        labels=space.encode(catalogue.labels, len(catalogue.titles)),
+        title_group=group_titles(catalogue.titles),
+    )
+
+
+def without(config: RunConfig, branch: str | None) -> RunConfig:
+    """The same run with a branch removed: what does each contribute?"""
+    if branch == "image":
+        return replace(config, network=replace(config.network, image_height=0, image_width=0))
+    if branch == "text":
+        return replace(config, network=replace(config.network, max_tokens=0))
+    return config
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_flags(parser)
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of logs, checkpoints and caches (default: runs)"
+    )
+    parser.add_argument("--run", help="name of the run's folder (default: the model's name)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="where the bundle goes (default: models)")
+    parser.add_argument("--version", type=int, help="version to write, replacing it if it is there (default: the next free)")
+    parser.add_argument("--resume", action="store_true", help="go on after the last whole epoch of a run that was stopped")
+    parser.add_argument("--limit", type=int, help="read only so many rows, for a quick try")
+    parser.add_argument("--without", choices=["image", "text"], help="train with a branch removed, to see what it is worth")
+    parser.add_argument(
+        "--report-split", default="test", choices=["test", "val"], help="split of the printed figures (default: test)"
+    )
+    arguments = parser.parse_args(argv)
+    arguments.command_line = argv
+    return arguments
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

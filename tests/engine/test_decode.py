@@ -1,0 +1,163 @@
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.engine.batch_plan import plan_batches
+from app.engine.batcher import Batcher, ItemFailedError
+from app.engine.bundle import load_bundle
+from app.engine.decode import DecodePool, ItemReader
+from app.engine.errors import (
+    EmptyItemError,
+    ImageTooLargeError,
+    InputNotSupportedError,
+    ItemError,
+    TextTooLongError,
+    UndecodableImageError,
+)
+from app.engine.items import EmbeddingModality, Item
+from app.engine.settings import EngineSettings
+from app.engine.text import TitleTokenizer
+from tests.engine.conftest import DoublingRuntime
+from tests.tiny_bundle import HEIGHT, MAX_TOKENS, WIDTH, jpeg
+
+SETTINGS = EngineSettings(max_image_bytes=4096, max_image_pixels=5000, max_text_chars=20)
+PHOTO = jpeg(1)
+
+
+def reader_of(models_dir: Path, name: str) -> ItemReader:
+    bundle = load_bundle(models_dir / name / "1")
+    tokenizer = None
+    if bundle.tokenizer_json is not None:
+        tokenizer = TitleTokenizer.from_json(bundle.tokenizer_json, MAX_TOKENS)
+    return ItemReader.of(bundle.spec(), SETTINGS, reads_image=True, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def reader(tiny_models_dir: Path) -> ItemReader:
+    return reader_of(tiny_models_dir, "tiny")
+
+
+@pytest.fixture(scope="module")
+def photo_reader(tiny_models_dir: Path) -> ItemReader:
+    return reader_of(tiny_models_dir, "photos")
+
+
+@pytest.fixture(scope="module")
+def title_reader(reader: ItemReader) -> ItemReader:
+    return ItemReader.of(reader.spec, SETTINGS, reads_image=False, tokenizer=reader.tokenizer)
+
+
+def test_an_item_with_both_gives_both(reader: ItemReader) -> None:
+    row = reader.read(Item(PHOTO, "Grey shirt"), "fused")
+    assert row.inputs == ("image", "text")
+    assert row.values["image"].shape == (HEIGHT, WIDTH, 3)
+    assert row.values["image"].any()
+    assert row.values["token_ids"].any()
+    assert row.values["image_present"]
+    assert row.values["text_present"]
+
+
+def test_what_is_absent_is_zero_and_flagged(reader: ItemReader) -> None:
+    photo, title = reader.read(Item(PHOTO), "fused"), reader.read(Item(text="shirt"), "fused")
+    assert (photo.inputs, title.inputs) == (("image",), ("text",))
+    assert not photo.values["text_present"]
+    assert not photo.values["token_ids"].any()
+    assert not title.values["image_present"]
+    assert not title.values["image"].any()
+
+
+def test_reading_one_item_leaves_the_next_one_blank(reader: ItemReader) -> None:
+    reader.read(Item(PHOTO, "shirt"), "fused")
+    assert not np.any(reader.read(Item(text="shirt"), "fused").values["image"])
+
+
+@pytest.mark.parametrize("text", ["", "  \t\n", "\u200b\u200e", "\x00\x07"])
+def test_a_title_without_readable_characters_counts_as_absent(reader: ItemReader, text: str) -> None:
+    assert reader.read(Item(PHOTO, text), "fused").inputs == ("image",)
+    with pytest.raises(EmptyItemError):
+        reader.read(Item(None, text), "fused")
+
+
+def test_an_item_with_nothing_is_refused(reader: ItemReader) -> None:
+    with pytest.raises(EmptyItemError):
+        reader.read(Item(), "fused")
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "field"),
+    [
+        (Item(b"\xff" * 4097), ImageTooLargeError, "image"),
+        (Item(jpeg(1, height=100, width=51)), ImageTooLargeError, "image"),
+        (Item(PHOTO[:200]), UndecodableImageError, "image"),
+        (Item(PHOTO, "x" * 21), TextTooLongError, "text"),
+    ],
+)
+def test_limits_name_the_field_and_not_the_content(reader: ItemReader, item: Item, error: type[ItemError], field: str) -> None:
+    with pytest.raises(error) as refused:
+        reader.read(item, "fused")
+    assert refused.value.field == field
+    assert "xxx" not in refused.value.detail
+
+
+def test_a_model_ignores_what_it_has_no_branch_for(photo_reader: ItemReader, title_reader: ItemReader) -> None:
+    assert photo_reader.read(Item(PHOTO, "shirt"), "fused").inputs == ("image",)
+    assert title_reader.read(Item(b"no photo at all", "shirt"), "fused").inputs == ("text",)
+
+
+def test_an_item_of_only_the_wrong_kind_is_not_supported(photo_reader: ItemReader, title_reader: ItemReader) -> None:
+    with pytest.raises(InputNotSupportedError, match="photos only"):
+        photo_reader.read(Item(text="shirt"), "fused")
+    with pytest.raises(InputNotSupportedError, match="titles only"):
+        title_reader.read(Item(PHOTO), "fused")
+
+
+def test_one_modality_reads_that_input_alone(reader: ItemReader) -> None:
+    assert reader.read(Item(PHOTO, "shirt"), "image").inputs == ("image",)
+    assert reader.read(Item(b"not read", "shirt"), "text").inputs == ("text",)
+
+
+@pytest.mark.parametrize(("item", "modality"), [(Item(text="shirt"), "image"), (Item(PHOTO), "text")])
+def test_a_modality_needs_its_input(reader: ItemReader, item: Item, modality: EmbeddingModality) -> None:
+    with pytest.raises(InputNotSupportedError, match=f"embedding of the {modality} needs"):
+        reader.read(item, modality)
+
+
+def test_a_modality_needs_its_branch(photo_reader: ItemReader) -> None:
+    with pytest.raises(InputNotSupportedError, match="no text input"):
+        photo_reader.read(Item(PHOTO, "shirt"), "text")
+
+
+@pytest.mark.anyio
+async def test_a_defect_in_reading_fails_that_item_alone(
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("app.engine.decode.decode_photo", break_down)
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="defect", max_queue_items=4), DecodePool(1)
+    submission = batcher.admit(2, timeout_s=None)
+    pool.start(reader, batcher, submission, [Item(PHOTO), Item()], modality="fused")
+    broken, empty = await asyncio.wait_for(submission.wait(), 5)
+    assert isinstance(broken, ItemFailedError)
+    assert isinstance(empty, EmptyItemError)
+    await batcher.close(grace_s=1.0)
+    pool.close()
+
+
+@pytest.mark.anyio
+async def test_photos_of_a_caller_that_has_gone_are_not_decoded(
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr("app.engine.decode.decode_photo", lambda data, **limits: decoded.append(data))
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="gone", max_queue_items=8), DecodePool(1)
+    submission = batcher.admit(4, timeout_s=None)
+    submission.abandoned = "cancelled"
+    pool.start(reader, batcher, submission, [Item(PHOTO)] * 4, modality="fused")
+    pool.close()
+    assert decoded == []
+    assert batcher.pending_items == 0
+    await batcher.close(grace_s=1.0)
