@@ -19,7 +19,7 @@ from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
 from scripts.fitting import predict
 from scripts.labels import UNKNOWN, LabelSpace
-from scripts.statistics import binomial_lower_bound, logistic_regression
+from scripts.statistics import logistic_regression, shows_proportion
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 CONFIDENCE_LEVEL = 0.95
@@ -140,8 +140,11 @@ def accept_thresholds(confidence: NDArray[Any], right: NDArray[np.bool_]) -> lis
 
     Fixed-sequence testing (Angelopoulos et al. 2021, "Learn then Test", arXiv:2110.01052): from the surest answers
     down, a cut is kept while the exact binomial bound on its precision holds; the first failure ends the sequence, so
-    looking at many cuts does not spend the confidence.
+    looking at many cuts does not spend the confidence. Serving accepts every answer that is at least as sure, so a cut
+    never parts answers of one confidence.
     """
+    # Six decimals, downwards: what differs by less is noise between machines.
+    confidence = np.floor(np.asarray(confidence, np.float64) * 1e6) / 1e6
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, hits = confidence[order], np.cumsum(right[order])
     total = len(order)
@@ -153,14 +156,16 @@ def accept_thresholds(confidence: NDArray[Any], right: NDArray[np.bool_]) -> lis
             break
         # A start with room for a stray error, then steps of 2 % of the rows.
         start = min(total, int(fewest * 1.6) + 1)
-        cuts = sorted({*range(start, total + 1, max(1, total // 50)), total})
+        cuts = [*range(start, total + 1, max(1, total // 50)), total]
+        as_sure = sorted_confidence[np.array(cuts) - 1]
+        cuts = np.unique(np.searchsorted(-sorted_confidence, -as_sure, side="right")).tolist()
         kept = None
         for cut in cuts:
-            if binomial_lower_bound(int(hits[cut - 1]), cut, CONFIDENCE_LEVEL) < precision:
+            if not shows_proportion(int(hits[cut - 1]), cut, precision, CONFIDENCE_LEVEL):
                 break
             kept = float(sorted_confidence[cut - 1])
         if kept is not None:
-            pairs.append([precision, round(kept, 6)])
+            pairs.append([precision, kept])
     return pairs
 
 

@@ -29,6 +29,7 @@ from app.engine.images import fit_photo
 from app.engine.runtimes import RuntimeName
 from scripts.config import ConfigError, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
+from scripts.pictures import draw_predictions
 from scripts.quality import (
     Quality,
     abstaining_share,
@@ -204,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=Path, default=Path("runs"), help="folder with the cache of decoded photos (default: runs)"
     )
     parser.add_argument("--digits", type=Path, help="an mnist.npz, to see whether handwriting is recognised as foreign")
+    parser.add_argument("--pictures", type=Path, help="folder for predictions on photos of the split (default: runs/<model>)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args(argv)
     try:
@@ -215,6 +217,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     print_quality(quality)
+    pictures = arguments.pictures or arguments.runs / quality["model"]
+    draw_predictions(pictures / f"predictions-{arguments.split}.png", arguments.bundle, catalogue, arguments.split)
+    print(f"pictures in {pictures}")
     if arguments.json:
         arguments.json.write_text(json.dumps(quality, indent=1) + "\n")
     return 0

@@ -19,7 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
+from app.engine.bundle_schema import Labels, Manifest
 from app.engine.images import IMAGE_PREPROCESSING_VERSION, decode_photo
 from app.engine.runtimes.base import ModelSpec
 from app.engine.text import TEXT_PREPROCESSING_VERSION, TitleTokenizer
@@ -196,6 +198,23 @@ def manifest_of(
         "held_out": dict(held_out),
         "training": dict(training),
     }
+
+
+def check_exportable(config: RunConfig, version: int, space: LabelSpace, labels: Mapping[str, Any]) -> None:
+    """Raises ExportError when the service would refuse such a bundle: better said before the training than after it."""
+    manifest = manifest_of(config, version, space, f"{config.name}-{'0' * 16}", training={}, held_out={})
+    documents: tuple[tuple[str, type[BaseModel], Mapping[str, Any]], ...] = (
+        ("manifest.json", Manifest, {**manifest, "files": {}}),
+        ("labels.json", Labels, labels),
+    )
+    for name, schema, document in documents:
+        try:
+            schema.model_validate_json(json.dumps(document))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the whole"
+            given = "" if isinstance(first["input"], dict | list) else f" ({first['input']!r})"
+            raise ExportError(f"a bundle cannot hold this run: {name}: {place}{given}: {first['msg']}") from error
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:

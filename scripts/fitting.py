@@ -145,7 +145,10 @@ def fit(
             for name, value in entry.items():
                 write_scalar(name, value, epoch)
             save_checkpoint(checkpoint, model, optimizer, {"history": history})
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in entry.items())
+            first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
+            shown = "  ".join(
+                f"{name} {value:.4g}" for name, value in entry.items() if not name.startswith("val_") or name.startswith(first)
+            )
             print(f"epoch {epoch + 1}/{training.epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
     optimizer.use_averages(model.trainable_variables)
     return history

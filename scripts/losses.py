@@ -165,7 +165,6 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             total = total + 0.5 * ops.sum((1.0 - near) * usable) / ops.maximum(ops.sum(usable), 1.0)
         return total / (len(self.dimensions) + 1)
 
-
     def _same_label_loss(self, embedding: Any, usable: Any, label: Any) -> Any:
         """The same sigmoid loss within a batch, equal labels being the positives; the two kinds of pairs weigh alike."""
         counted = usable[:, None] * usable[None, :] * (1.0 - ops.eye(ops.shape(usable)[0]))

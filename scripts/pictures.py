@@ -18,16 +18,23 @@ from scripts.served_model import ServedModel
 
 def draw_run(run_dir: Path, bundle: Path, catalogue: Catalogue, history: Sequence[dict[str, float]], *, split: str) -> None:
     """`curves.png` and `predictions.png` in `run_dir`."""
+    draw_curves(run_dir / "curves.png", history)
+    draw_predictions(run_dir / "predictions.png", bundle, catalogue, split)
+
+
+def _pyplot() -> Any:
+    """Imported late, as it is slow, and told to need no screen."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    _draw_curves(plt, run_dir / "curves.png", history)
-    _draw_predictions(plt, run_dir / "predictions.png", ServedModel(bundle), catalogue, split)
+    return plt
 
 
-def _draw_curves(plt: Any, path: Path, history: Sequence[dict[str, float]]) -> None:
+def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """Losses and validation accuracies over the epochs."""
+    plt = _pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
     epochs = range(1, len(history) + 1)
     for name in ("loss", "labels", "pairs", "domain"):
@@ -49,7 +56,11 @@ def _draw_curves(plt: Any, path: Path, history: Sequence[dict[str, float]]) -> N
     plt.close(figure)
 
 
-def _draw_predictions(plt: Any, path: Path, model: ServedModel, catalogue: Catalogue, split: str, count: int = 24) -> None:
+def draw_predictions(path: Path, bundle: Path, catalogue: Catalogue, split: str, count: int = 24) -> None:
+    """Photos of the split with their titles, the bundle's answers, and the truth where it differs."""
+    plt = _pyplot()
+    model = ServedModel(bundle)
+    path.parent.mkdir(parents=True, exist_ok=True)
     chosen = np.flatnonzero((catalogue.split == split) & (catalogue.photo_present | (not model.reads_photos)))
     if not len(chosen):
         return
@@ -75,6 +86,7 @@ def _draw_predictions(plt: Any, path: Path, model: ServedModel, catalogue: Catal
             f"{title}\n{found.label} {found.confidence:.2f}\n{found.decision}"
             + ("" if found.label == truth else f"\nis {truth}"),
             fontsize=7,
+            parse_math=False,  # a title may hold prices
             color="black" if found.label == truth else "crimson",
         )
     figure.tight_layout()

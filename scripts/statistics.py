@@ -28,13 +28,17 @@ def binomial_lower_bound(hits: int, trials: int, confidence: float) -> float:
     return low
 
 
+def shows_proportion(hits: int, trials: int, proportion: float, confidence: float) -> bool:
+    """Whether `binomial_lower_bound` reaches `proportion`, without looking for the bound itself."""
+    return hits > 0 and _upper_tail(hits, trials, proportion) <= 1 - confidence
+
+
 def _upper_tail(hits: int, trials: int, p: float) -> float:
     """P(X >= hits) for X ~ Binomial(trials, p); summed over the misses, which are few where it matters."""
     if p <= 0.0 or p >= 1.0:
         return float(p >= 1.0)
     misses = np.arange(trials - hits + 1)
-    # lgamma is in math, not numpy; the arrays are short.
-    log_choose = math.lgamma(trials + 1) - np.array([math.lgamma(m + 1) + math.lgamma(trials - m + 1) for m in misses])
+    log_choose = np.concatenate([[0.0], np.cumsum(np.log((trials - misses[:-1]) / misses[1:]))])
     return float(np.exp(log_choose + (trials - misses) * math.log(p) + misses * math.log1p(-p)).sum())
 
 

@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
+from app.engine.errors import BundleError
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
 from scripts.calibrate import calibrate
@@ -31,6 +32,7 @@ from scripts.drawn_products import draw_digits, draw_products
 from scripts.evaluate import evaluate_bundle, print_quality, runtime_parity
 from scripts.export import (
     ExportError,
+    check_exportable,
     manifest_of,
     new_bundle,
     next_version,
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = config_from_arguments(arguments)
         return train(config, arguments)
-    except (ConfigError, CatalogueError, ExportError, ValueError) as error:
+    except (ConfigError, CatalogueError, ExportError, BundleError, ValueError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -73,6 +75,10 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     write_bad_rows(catalogue.report, run_dir / "bad_rows.csv")
     print("\n".join(catalogue.report.lines()), flush=True)
     config = without(catalogue.config, arguments.without)
+    if not (catalogue.split == arguments.report_split).any():
+        raise CatalogueError(
+            f"the catalogue has no row in split {arguments.report_split!r} to report figures on; choose another --report-split"
+        )
 
     # ---- lay out: labels, title pieces, network -------------------------------------------------------------------------
     train_rows, val_rows = (np.flatnonzero(catalogue.split == name) for name in ("train", "val"))
@@ -85,7 +91,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     )
     if space.contradicting_rows:
         print(f"{space.contradicting_rows} training rows contradict the usual parent of their label; the label is believed")
-    rows = rows_of(catalogue, space)
+    rows = rows_of(catalogue, space, has_image=config.network.image_height > 0)
     tokenizer = None
     if config.network.max_tokens:
         tokenizer = TitleTokenizer.train(
@@ -101,6 +107,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         f"{network.count_params() / 1e6:.2f} M parameters, {len(train_rows)} training rows, {len(val_rows)} validation",
         flush=True,
     )
+
+    applies = applicability(space, rows.labels, train_rows)
+    check_exportable(config, arguments.version or 1, space, space.to_json(applies))
 
     # ---- fit --------------------------------------------------------------------------------------------------------
     history = fit(
@@ -118,7 +127,6 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     (run_dir / "history.json").write_text(json.dumps(history, indent=1))
 
     # ---- calibrate, export, evaluate what will be served: the bundle, not the network in memory -------------------------
-    applies = applicability(space, rows.labels, train_rows)
     calibration = calibrate(model, rows, val_rows, tokenizer=tokenizer, space=space, applies=applies, seed=config.training.seed)
     version = arguments.version or next_version(arguments.models / config.name)
     destination = arguments.models / config.name / str(version)
@@ -163,11 +171,11 @@ def command(arguments: argparse.Namespace) -> str:
     return shlex.join(["python", "-m", "scripts.train", *words])
 
 
-def rows_of(catalogue: Catalogue, space: LabelSpace) -> Rows:
+def rows_of(catalogue: Catalogue, space: LabelSpace, *, has_image: bool) -> Rows:
     """The catalogue as the network reads it."""
     return Rows(
         photos=catalogue.photos,
-        photo_present=catalogue.photo_present,
+        photo_present=catalogue.photo_present & has_image,
         extra_photos=catalogue.extra_photos,
         extra_of_row={int(row): i for i, row in enumerate(catalogue.extra_rows)},
         titles=catalogue.titles,

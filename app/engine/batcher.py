@@ -23,6 +23,7 @@ from app.engine.batch_plan import BatchPlan
 from app.engine.errors import (
     DeadlineExceededError,
     ItemError,
+    ItemFailedError,
     NotReadyError,
     OverloadedError,
     RequestError,
@@ -37,12 +38,6 @@ logger = structlog.get_logger(__name__)
 _DRAIN_SMOOTHING = 0.2
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
-
-
-class ItemFailedError(ItemError):
-    """The runtime failed on this item alone, or gave numbers that are none."""
-
-    code = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,15 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.engine.batcher import Batcher, ItemFailedError
-from app.engine.errors import EmptyItemError, ImageTooLargeError, InputNotSupportedError, ItemError, TextTooLongError
+from app.engine.batcher import Batcher
+from app.engine.errors import (
+    EmptyItemError,
+    ImageTooLargeError,
+    InputNotSupportedError,
+    ItemError,
+    ItemFailedError,
+    TextTooLongError,
+)
 from app.engine.images import decode_photo
 from app.engine.items import EmbeddingModality, Item, Modality
 from app.engine.runtimes.base import ModelSpec

@@ -7,7 +7,8 @@
     │   ├── UnsupportedImageTypeError
     │   ├── ImageTooLargeError       bytes or pixels
     │   ├── UndecodableImageError
-    │   └── TextTooLongError
+    │   ├── TextTooLongError
+    │   └── ItemFailedError          a defect of ours met this item
     ├── RequestError                 the request as a whole cannot be answered
     │   ├── UnknownModelError        name or version
     │   ├── UnknownAttributeError
@@ -68,6 +69,12 @@ class UndecodableImageError(ItemError):
 
 class TextTooLongError(ItemError):
     code = "text_too_long"
+
+
+class ItemFailedError(ItemError):
+    """A defect of ours met this item: the runtime failed on it alone, or gave numbers that are none."""
+
+    code = "internal_error"
 
 
 class RequestError(EngineError):

@@ -51,11 +51,13 @@ class _ImageSet:
         if self.image not in images:
             raise CatalogueError(f"{self.name}: {self.image!r} is no image feature; these are: {', '.join(images)}")
         self._features = features
-        self.ignored_splits = [name for name in self._builder.info.splits if name.casefold() not in SPLIT_NAMES]
+        # A builder whose metadata is not at hand states no splits; nearly every set has these two.
+        self._splits = list(self._builder.info.splits) or ["train", "test"]
+        self.ignored_splits = [name for name in self._splits if name.casefold() not in SPLIT_NAMES]
 
     def examples(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(split, example) in a fixed order; the image is still encoded."""
-        for name in self._builder.info.splits:
+        for name in self._splits:
             if name in self.ignored_splits:
                 continue
             decoders = {self.image: self._tfds.decode.SkipDecoding()}

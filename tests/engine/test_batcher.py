@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from app.engine.batch_plan import plan_batches
-from app.engine.batcher import Batcher, ItemFailedError
-from app.engine.errors import DeadlineExceededError, ItemError, NotReadyError, OverloadedError, RequestError
+from app.engine.batcher import Batcher
+from app.engine.errors import DeadlineExceededError, ItemError, ItemFailedError, NotReadyError, OverloadedError, RequestError
 from app.engine.submission import ItemOutputs, ItemRow, Submission
 from app.metrics import SHED_ITEMS
 from tests.engine.conftest import DoublingRuntime, row_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.engine.batch_plan import plan_batches
-from app.engine.batcher import Batcher, ItemFailedError
+from app.engine.batcher import Batcher
 from app.engine.bundle import load_bundle
 from app.engine.decode import DecodePool, ItemReader
 from app.engine.errors import (
@@ -13,6 +13,7 @@ from app.engine.errors import (
     ImageTooLargeError,
     InputNotSupportedError,
     ItemError,
+    ItemFailedError,
     TextTooLongError,
     UndecodableImageError,
 )
