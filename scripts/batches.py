@@ -139,6 +139,32 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return np.where((np.array([rng.random() for _ in titles]) < 0.3)[:, None], rough, plain)
 
 
+class TitleBatches(TrainingBatches):
+    """The same rows without their photos; `image` holds `feature_width` zeros a row, standing in for the image branch."""
+
+    def __init__(self, rows: Rows, train_rows: NDArray[np.int64], *, feature_width: int, **options: Any) -> None:
+        with_title = train_rows[[bool(rows.titles[row].strip()) for row in train_rows]]
+        super().__init__(rows, with_title, **options)
+        self._feature_width = feature_width
+
+    def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        x = {
+            "image": np.zeros((len(chosen), self._feature_width), np.float32),
+            "token_ids": self._tokens[chosen],
+            "image_present": np.zeros(len(chosen), bool),
+            "text_present": self._text_present[chosen],
+        }
+        y = {
+            "labels": self._rows.labels[chosen],
+            "image_familiar": np.ones(len(chosen), np.float32),
+            "text_familiar": 1.0 - self._gibberish[chosen],
+            "text_matches": 1.0 - self._swapped[chosen],
+            "title_group": self._rows.title_group[chosen],
+        }
+        return x, y
+
+
 def _resize(photos: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     smaller = np.empty((len(photos), height, width, 3), np.uint8)
     for row, photo in enumerate(photos):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import keras
 import numpy as np
 
 
-def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimizer, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[keras.Optimizer], state: dict[str, Any]) -> None:
     """Write all variables and `state` (JSON) to `path`, or leave the old file as it was."""
-    arrays = {f"v{i:04d}": np.asarray(v) for i, v in enumerate(_variables(model, optimizer))}
+    arrays = {f"v{i:04d}": np.asarray(v) for i, v in enumerate(_variables(model, optimizers))}
     arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     temporary = path.with_suffix(".partial.npz")
     with temporary.open("wb") as file:
@@ -27,13 +28,13 @@ def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimizer, 
     temporary.replace(path)
 
 
-def restore_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimizer) -> dict[str, Any]:
+def restore_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[keras.Optimizer]) -> dict[str, Any]:
     """Put the variables back and return the stored state.
 
     Raises ValueError when the checkpoint belongs to another network.
     """
     with np.load(path, allow_pickle=False) as stored:
-        variables = _variables(model, optimizer)
+        variables = _variables(model, optimizers)
         arrays = [stored[name] for name in sorted(stored.files) if name != "state"]
         if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
             raise ValueError(f"{path} was written by a run with another network or catalogue; start a new run folder")
@@ -43,5 +44,6 @@ def restore_checkpoint(path: Path, model: keras.Model, optimizer: keras.Optimize
     return state
 
 
-def _variables(model: keras.Model, optimizer: keras.Optimizer) -> list[Any]:
-    return [*(v for v in model.variables if "metric" not in v.path), *optimizer.variables]
+def _variables(model: keras.Model, optimizers: Sequence[keras.Optimizer]) -> list[Any]:
+    of_optimizers = [variable for optimizer in optimizers for variable in optimizer.variables]
+    return [*(v for v in model.variables if "metric" not in v.path), *of_optimizers]

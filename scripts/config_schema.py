@@ -103,6 +103,9 @@ class TrainingConfig:
     image_augmentation: Literal["none", "digits", "products"] = "products"
     progressive_resizing: bool = True
     """Early epochs see smaller photos: 0.6 of the side at first, full size for the last 40 % of the epochs."""
+    title_passes: Annotated[int, Between(0, 100)] = 2
+    """Passes over the titles alone before each epoch, for a model that reads both. They cost a sixth of an epoch with
+    photos, and a title's rare words need many more steps than the photos do."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 1
 
 

@@ -24,6 +24,7 @@ from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
+from scripts.title_passes import TitlePasses
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -64,6 +65,11 @@ class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         finally:
             for variable, value in zip(variables, kept, strict=True):
                 variable.assign(value)
+
+    def restart_averages(self, variables: Sequence[Any]) -> None:
+        """Set the averages of these variables to their present values, after something else has moved them."""
+        for variable in variables:
+            self._model_variables_moving_average[self._get_variable_index(variable)].assign(variable)
 
     def use_averages(self, variables: Sequence[Any]) -> None:
         for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
@@ -109,10 +115,14 @@ def fit(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
     model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(model.trainable_variables)
+    title_passes = None
+    if model.has_image and model.has_text and training.title_passes:
+        title_passes = TitlePasses(model.network, space, network, training, steps_per_pass=steps)
+    optimizers = [optimizer, *([title_passes.optimizer] if title_passes else [])]
     checkpoint = run_dir / "checkpoint.npz"
     history: list[dict[str, float]] = []
     if resume and checkpoint.exists():
-        history = restore_checkpoint(checkpoint, model, optimizer)["history"]
+        history = restore_checkpoint(checkpoint, model, optimizers)["history"]
         print(f"resuming after epoch {len(history)} of {training.epochs}", flush=True)
     names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
     sizes = photo_sizes(network, training) if network.image_height else [(8, 8)] * training.epochs
@@ -135,6 +145,17 @@ def fit(
             with warnings.catch_warnings():
                 # A network with one branch has variables that its loss does not reach; that is meant.
                 warnings.filterwarnings("ignore", message="Gradients do not exist")
+                if title_passes and tokenizer:
+                    title_passes.run(
+                        rows,
+                        train_rows,
+                        epoch=epoch,
+                        tokenizer=tokenizer,
+                        label_names=names,
+                        batch_size=training.batch_size,
+                        seed=training.seed,
+                    )
+                    optimizer.restart_averages(title_passes.shared_variables)
                 logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
             entry = {name: float(values[-1]) for name, values in logs.items()}
             entry["seconds"] = time.monotonic() - started
@@ -144,7 +165,7 @@ def fit(
             history.append(entry)
             for name, value in entry.items():
                 write_scalar(name, value, epoch)
-            save_checkpoint(checkpoint, model, optimizer, {"history": history})
+            save_checkpoint(checkpoint, model, optimizers, {"history": history})
             first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
             shown = "  ".join(
                 f"{name} {value:.4g}" for name, value in entry.items() if not name.startswith("val_") or name.startswith(first)

@@ -183,12 +183,12 @@ def _body(
     request: str, line: str, options: type[ModelOptions], examples: dict[str, Any], answer: dict[str, Any]
 ) -> dict[str, Any]:
     # `openapi_extra` is merged into what FastAPI derives, so the answers' examples and bulk lines can be added here.
-    option_schemas = options.model_json_schema(ref_template=_REF)["properties"]
+    option_schemas = _without_null(options.model_json_schema(ref_template=_REF)["properties"])
     form_properties = {
         "image": {"type": "string", "format": "binary", "description": "Photo: JPEG, PNG or WebP."},
-        "text": {"type": "string", "description": "Title."},
-        "id": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
-        **option_schemas,
+        "text": {"type": "string", "description": "Title.", "example": FORM_REQUEST["text"]},
+        "id": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$", "example": FORM_REQUEST["id"]},
+        **_left_empty(option_schemas),
     }
     lines = "".join(f'{{"id": "{item["id"]}", {_line_rest(item)}}}\n' for item in (PHOTO_ONLY, TITLE_ONLY))
     return {
@@ -202,8 +202,14 @@ def _body(
                 "multipart/form-data": {
                     "schema": {"type": "object", "properties": form_properties},
                     "example": FORM_REQUEST,
+                    # One field per attribute; the page would join them with commas.
+                    "encoding": {"attributes": {"style": "form", "explode": True}} if "attributes" in option_schemas else {},
                 },
-                "application/x-ndjson": {"schema": _ref("ItemRequest"), "example": lines},
+                "application/x-ndjson": {
+                    "schema": _ref("ItemRequest"),
+                    # A named example: of an unnamed one the page makes a JSON string.
+                    "examples": {"lines": {"summary": "Two items", "value": lines}},
+                },
             },
         },
         "responses": {
@@ -220,6 +226,25 @@ def _body(
 
 def _line_rest(item: Mapping[str, str]) -> str:
     return ", ".join(f'"{name}": "{value}"' for name, value in item.items() if name != "id")
+
+
+def _without_null(option_schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """An option of a form or a query is left out, never null."""
+    return {
+        name: {key: value for key, value in schema.items() if key != "anyOf"} | schema["anyOf"][0]
+        if "anyOf" in schema
+        else schema
+        for name, schema in option_schemas.items()
+    }
+
+
+def _left_empty(option_schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """The page fills a form with examples, or makes some up; an option that nobody asked for must stay empty."""
+    empty = {
+        name: {key: value for key, value in schema.items() if key not in ("examples", "default")}
+        for name, schema in option_schemas.items()
+    }
+    return {name: schema | {"example": [] if schema.get("type") == "array" else ""} for name, schema in empty.items()}
 
 
 def _query_parameters(option_schemas: Mapping[str, Any]) -> list[dict[str, Any]]:

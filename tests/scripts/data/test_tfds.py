@@ -113,3 +113,18 @@ def test_an_unknown_set_is_one_clear_line(prepared: Path, tmp_path: Path) -> Non
     with pytest.raises(CatalogueError, match="'tiny_shpo' cannot be prepared") as caught:
         load_catalogue(config_of("tiny_shpo", prepared), cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_set_by_name_is_read_from_mocked_examples(tmp_path: Path, prepared: Path) -> None:
+    """`prepared` is asked for its imports and their skips; the examples are TensorFlow Datasets' own random ones."""
+    import tensorflow_datasets as tfds
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mock's own deprecations
+        with tfds.testing.mock_data(num_examples=12):
+            catalogue = load_catalogue(config_of("mnist"), cache_dir=tmp_path)
+    assert catalogue.photos.shape == (24, 10, 10, 3)
+    assert catalogue.photo_present.all()
+    assert list(catalogue.labels) == ["label"]
+    assert set(catalogue.labels["label"]) <= set("0123456789")
+    assert set(catalogue.split) == {"train", "val", "test"}

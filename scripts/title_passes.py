@@ -1,0 +1,114 @@
+"""Passes over the titles alone, between the epochs with photos.
+
+Owns the second, cheap objective: the text branch, the fusion and the heads trained on title-only items, the image branch
+left out of the computation altogether. Each pass costs about a sixth of an epoch with photos. Without them the words that
+name a rare colour or kind are still half learned when the photos are done.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import keras
+from numpy.typing import NDArray
+
+from app.engine.text import TitleTokenizer
+from scripts.batches import Rows, TitleBatches
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.labels import LabelSpace
+from scripts.losses import Recogniser
+
+COOLDOWN_SHARE = 0.3
+
+
+@keras.saving.register_keras_serializable("itemlens")
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Linear warm-up, a plateau, and a linear fall to nothing over the last `COOLDOWN_SHARE` of the steps (Hägele et al.
+    2024, arXiv:2405.18392)."""
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32")
+        rising = step / max(1, self.warmup_steps)
+        falling = (self.total_steps - step) / max(1.0, COOLDOWN_SHARE * self.total_steps)
+        return self.peak * keras.ops.clip(keras.ops.minimum(rising, falling), 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+class TitlePasses:
+    """`run` before each epoch with photos. Shares the network's variables; has an optimizer of its own, which belongs
+    into the checkpoint."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        space: LabelSpace,
+        network_config: NetworkConfig,
+        training: TrainingConfig,
+        *,
+        steps_per_pass: int,
+    ) -> None:
+        self._passes, self._feature_width = training.title_passes, network_config.fused_width
+        inputs = {**_named_inputs(network), "image": network.get_layer("image_dense").output}
+        with warnings.catch_warnings():
+            # Keras wants the tensor to be called `image` too, but it is another layer's output here.
+            warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+            titles_only = keras.Model(inputs, network.output)
+        self._model = Recogniser(
+            titles_only,
+            space,
+            replace(network_config, image_height=0, image_width=0),
+            replace(training, contrastive_weight=0.0, image_augmentation="none"),
+        )
+        total = steps_per_pass * training.title_passes * training.epochs
+        self.optimizer = keras.optimizers.AdamW(
+            WarmupStableDecay(training.learning_rate, int(total * training.warmup_fraction), total),
+            weight_decay=training.weight_decay,
+            clipnorm=5.0,
+        )
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "missing", "scale", "offset"])
+        self._model.compile(optimizer=self.optimizer, jit_compile=keras.backend.backend() == "jax")
+        self.optimizer.build(self._model.trainable_variables)
+
+    @property
+    def shared_variables(self) -> list[Any]:
+        """The variables of the network that `run` moves."""
+        return list(self._model.network.trainable_variables)
+
+    def run(
+        self,
+        rows: Rows,
+        train_rows: NDArray[Any],
+        *,
+        epoch: int,
+        tokenizer: TitleTokenizer,
+        label_names: list[str],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        """All passes before `epoch`; everything random follows from (seed, epoch)."""
+        for number in range(self._passes):
+            batches = TitleBatches(
+                rows,
+                train_rows,
+                feature_width=self._feature_width,
+                tokenizer=tokenizer,
+                label_names=label_names,
+                batch_size=batch_size,
+                seed=seed,
+                # Far from the numbers of the epochs with photos, so that no pass repeats one of their shuffles.
+                epoch=10_000 + epoch * self._passes + number,
+                strokes_are_outliers=False,
+            )
+            print(f"titles, pass {number + 1} of {self._passes}", flush=True)
+            self._model.fit(batches, epochs=1, shuffle=False, verbose="auto")
+
+
+def _named_inputs(network: keras.Model) -> dict[str, Any]:
+    return {tensor.name: tensor for tensor in network.inputs}

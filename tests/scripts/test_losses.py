@@ -1,0 +1,166 @@
+"""The loss asks for the right answer, and for nothing where there is nothing to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.labels import LabelSpace, build_label_space
+from scripts.losses import FLAT_WEIGHT, HIERARCHY_WEIGHT, IN_DOMAIN_WEIGHT, PATTERN_WEIGHT, Recogniser
+
+ROWS, EMBEDDING = 4, 6
+TABLE = {
+    "top": ["A", "A", "B", "B"],
+    "leaf": ["w", "x", "y", "z"],
+    "colour": ["red", "blue", "red", "blue"],
+    "brand": ["p", "q", "p", "q"],
+}
+SPACE: LabelSpace = build_label_space(
+    TABLE, range(ROWS), label_columns=("top", "leaf", "colour"), auxiliary_columns=("brand",), hierarchy=("top", "leaf")
+)
+PATTERN_SUM = sum(PATTERN_WEIGHT.values())
+
+
+def recogniser(**changes: Any) -> Recogniser:
+    network = {"max_tokens": 4, "embedding_width": EMBEDDING, "dimensions": (3, EMBEDDING)} | {
+        key: changes.pop(key) for key in list(changes) if key in ("max_tokens", "image_height", "image_width")
+    }
+    training = {"label_smoothing": 0.0, "contrastive_weight": 0.0, "image_augmentation": "none"} | changes
+    empty = keras.Sequential([keras.Input((1,))])
+    return Recogniser(empty, SPACE, NetworkConfig(**network), TrainingConfig(**training))
+
+
+def given() -> dict[str, NDArray[Any]]:
+    return {"image_present": np.ones(ROWS, bool), "text_present": np.ones(ROWS, bool)}
+
+
+def targets(**changes: Any) -> dict[str, NDArray[Any]]:
+    ones = np.ones(ROWS, np.float32)
+    values = {
+        "labels": SPACE.encode(TABLE, ROWS),
+        "image_familiar": ones,
+        "text_familiar": ones,
+        "text_matches": ones,
+        "title_group": np.arange(ROWS, dtype=np.int32),
+    }
+    return values | changes
+
+
+def outputs(sure: float = 0.0, **changes: Any) -> dict[str, NDArray[Any]]:
+    """Outputs that name every label with `sure` logits above the rest; embeddings that pair up row by row."""
+    logits = np.zeros((ROWS, SPACE.logits_width), np.float32)
+    for head, column in ((SPACE.heads[0], "leaf"), (SPACE.heads[1], "colour"), (SPACE.heads[2], "brand")):
+        for row in range(ROWS):
+            finest = [path[-1] for path in head.paths].index(TABLE[column][row])
+            logits[row, head.offset + finest] = sure
+    unit = np.eye(ROWS, EMBEDDING, dtype=np.float32)
+    values: dict[str, NDArray[Any]] = {f"{pattern}_logits": logits for pattern in PATTERN_WEIGHT}
+    values |= {f"{pattern}_embedding": unit for pattern in PATTERN_WEIGHT}
+    values |= {f"{branch}_in_domain": np.full(ROWS, 50, np.float32) for branch in ("image", "text")}
+    return values | changes
+
+
+def loss(model: Recogniser, x: dict[str, Any], y: dict[str, Any], predicted: dict[str, Any]) -> float:
+    return float(model.compute_loss(x=x, y=y, y_pred=predicted))
+
+
+def test_right_and_sure_answers_cost_nothing_and_wrong_ones_much() -> None:
+    model = recogniser()
+    unsure = loss(model, given(), targets(), outputs(0.0))
+    assert loss(model, given(), targets(), outputs(30.0)) == pytest.approx(0.0, abs=1e-4)
+    assert loss(model, given(), targets(), outputs(-30.0)) > 3 * unsure
+
+
+def test_unsure_answers_cost_the_logarithm_of_the_choices() -> None:
+    only_known = SPACE.encode(TABLE | {"brand": [""] * ROWS}, ROWS)
+    expected = PATTERN_SUM * (HIERARCHY_WEIGHT * np.log(4) + FLAT_WEIGHT * np.log(2))
+    assert loss(recogniser(), given(), targets(labels=only_known), outputs(0.0)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_unknown_label_counts_for_nothing() -> None:
+    nothing = np.full((ROWS, len(SPACE.columns)), -1, np.int32)
+    for sure in (0.0, -30.0):
+        assert loss(recogniser(), given(), targets(labels=nothing), outputs(sure)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_coarse_label_is_scored_on_the_sum_of_its_paths() -> None:
+    coarse = SPACE.encode(TABLE | {"leaf": [""] * ROWS, "colour": [""] * ROWS, "brand": [""] * ROWS}, ROWS)
+    predicted = outputs(0.0)
+    assert loss(recogniser(), given(), targets(labels=coarse), predicted) == pytest.approx(PATTERN_SUM * np.log(2), rel=1e-3)
+    # Either leaf of the right parent will do.
+    sibling = np.zeros((ROWS, SPACE.logits_width), np.float32)
+    sibling[[0, 1], 0], sibling[[2, 3], 2] = 30, 30
+    predicted |= {f"{pattern}_logits": sibling for pattern in PATTERN_WEIGHT}
+    assert loss(recogniser(), given(), targets(labels=coarse), predicted) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_made_outlier_is_not_asked_what_it_is() -> None:
+    outlier, wrong = targets(image_familiar=np.zeros(ROWS, np.float32)), outputs(-30.0)
+    alone = given() | {"text_present": np.zeros(ROWS, bool)}
+    unfamiliar = wrong | {"image_in_domain": np.full(ROWS, -50, np.float32)}
+    assert loss(recogniser(), alone, outlier, unfamiliar) == pytest.approx(0.0, abs=1e-4)
+    assert loss(recogniser(), alone, outlier, wrong) == pytest.approx(IN_DOMAIN_WEIGHT * 50, rel=0.01)
+
+
+def test_a_swapped_title_is_not_asked_what_the_photo_is() -> None:
+    swapped, right = targets(text_matches=np.zeros(ROWS, np.float32)), outputs(30.0)
+    wrong_title = right | {"text_logits": outputs(-30.0)["text_logits"]}
+    assert loss(recogniser(), given(), swapped, wrong_title) == pytest.approx(0.0, abs=1e-4)
+    assert loss(recogniser(), given(), targets(), wrong_title) > 1
+    wrong_fused = right | {"fused_logits": outputs(-30.0)["fused_logits"]}
+    assert loss(recogniser(), given(), swapped, wrong_fused) > 1, "the photo still says what it is"
+
+
+def test_an_absent_input_is_not_scored() -> None:
+    alone = given() | {"image_present": np.zeros(ROWS, bool)}
+    wrong_photo = outputs(30.0) | {"image_logits": outputs(-30.0)["image_logits"]}
+    assert loss(recogniser(), alone, targets(), wrong_photo) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "branch"), [({"max_tokens": 0}, "text"), ({"image_height": 0, "image_width": 0}, "image")])
+def test_a_branch_that_is_not_there_costs_nothing(changes: dict[str, int], branch: str) -> None:
+    wrong = outputs(30.0) | {f"{branch}_logits": outputs(-30.0)["text_logits"], f"{branch}_in_domain": np.full(ROWS, -50.0)}
+    assert loss(recogniser(contrastive_weight=1.0, **changes), given(), targets(), wrong) == pytest.approx(0.0, abs=1e-3)
+
+
+# ---- contrast
+
+
+def contrast(predicted: dict[str, Any], y: dict[str, Any] | None = None, x: dict[str, Any] | None = None) -> float:
+    return loss(recogniser(contrastive_weight=1.0), x or given(), y or targets(), outputs(30.0) | predicted)
+
+
+def test_pairs_that_match_cost_less_than_pairs_that_do_not() -> None:
+    unit = np.eye(ROWS, EMBEDDING, dtype=np.float32)
+    assert contrast({}) < contrast({"text_embedding": unit[::-1]})
+
+
+def test_equal_titles_are_no_negatives() -> None:
+    same_item = np.eye(ROWS, EMBEDDING, dtype=np.float32)
+    same_item[1] = same_item[0]
+    predicted = {f"{side}_embedding": same_item for side in PATTERN_WEIGHT}
+    one_title = targets(title_group=np.array([0, 0, 1, 2], np.int32))
+    assert contrast(predicted, one_title) < contrast(predicted)
+
+
+def test_rows_with_one_input_take_no_part_in_the_contrast() -> None:
+    unit = np.eye(ROWS, EMBEDDING, dtype=np.float32)
+    strange = unit.copy()
+    strange[3] = unit[0]
+    x = given() | {"text_present": np.array([True, True, True, False])}
+    assert contrast({"text_embedding": strange}, x=x) == pytest.approx(contrast({}, x=x), abs=1e-5)
+
+
+def test_every_listed_prefix_is_trained() -> None:
+    late = np.zeros((ROWS, EMBEDDING), np.float32)
+    late[:, 3:] = np.eye(ROWS, 3)
+    late[3, 3:] = -1
+    early = np.roll(late, 3, axis=1)
+    assert contrast({f"{side}_embedding": early for side in PATTERN_WEIGHT}) < contrast(
+        {f"{side}_embedding": late for side in PATTERN_WEIGHT}
+    )
