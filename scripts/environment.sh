@@ -33,8 +33,8 @@ install_uv() {
   if [ -x .tools/uv ] && cmp -s scripts/uv-requirements.txt .tools/uv-requirements.txt 2>/dev/null; then
     return
   fi
-  echo "itemlens: installing uv into .tools (once)" >&2
   python=$(find_python)
+  echo "itemlens: installing uv into .tools (once)" >&2
   "$python" -m venv --clear "$builder"
   "$builder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/uv-requirements.txt
   mv "$builder/bin/uv" .tools/uv

@@ -155,7 +155,7 @@ def fit(
                         batch_size=training.batch_size,
                         seed=training.seed,
                     )
-                    optimizer.restart_averages(title_passes.shared_variables)
+                    optimizer.restart_averages(title_passes.text_variables)
                 logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
             entry = {name: float(values[-1]) for name, values in logs.items()}
             entry["seconds"] = time.monotonic() - started

@@ -18,6 +18,7 @@ class ImageAugmentation(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(name="augmentation", trainable=False)
         self.kind = kind
         self.random = keras.random.SeedGenerator(seed)
+        self.built = True  # it has no weights, and Keras warns of a layer that a text-only model never calls
 
     def call(self, image: Any) -> Any:
         if self.kind == "none":
