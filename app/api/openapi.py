@@ -75,10 +75,16 @@ _POINTED: Mapping[str, str] = {
     "text_too_long": "/items/0/text",
     "image_url_not_allowed": "/items/0/image_url",
 }
-_DESCRIPTION = f"""Every failure is an RFC 9457 `application/problem+json` document with a stable
-`code`; [{ERRORS_PATH}]({ERRORS_PATH}) lists them all with what to do. Every answer carries `X-Request-ID` (yours, if
-you sent one of `[A-Za-z0-9._:-]{{1,128}}`) and `Server-Timing` (milliseconds of `decode`, `queue`, `model` and
-`total`)."""
+_DESCRIPTION = f"""Open `POST /v1/classify` below and press **Execute**: it sends a small photo with its title. From a shell, with a photo of
+your own:
+
+```
+curl -F image=@shoe.jpg -F text='Nike running shoe' http://127.0.0.1:8000/v1/classify
+```
+
+Every failure is an RFC 9457 `application/problem+json` document with a stable `code`; [{ERRORS_PATH}]({ERRORS_PATH}) lists
+them all with what to do. Every answer carries `X-Request-ID` (yours, if you sent one of `[A-Za-z0-9._:-]{{1,128}}`) and
+`Server-Timing` (milliseconds of `decode`, `queue`, `model` and `total`)."""
 _REQUEST_HEADERS = [
     {
         "name": "X-Request-ID",
@@ -174,8 +180,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
             if path.startswith("/v1/"):
                 # The empty one: a service without keys is open.
                 operation["security"] = [{"ApiKey": []}, {"Bearer": []}, {}]
-            for response in operation["responses"].values():
-                response.setdefault("headers", {}).update(_RESPONSE_HEADERS)
+            # Every answer has them; said once per operation, since they would double the length of the page.
+            operation["responses"]["200"].setdefault("headers", {}).update(_RESPONSE_HEADERS)
     return document
 
 
@@ -205,11 +211,7 @@ def _body(
                     # One field per attribute; the page would join them with commas.
                     "encoding": {"attributes": {"style": "form", "explode": True}} if "attributes" in option_schemas else {},
                 },
-                "application/x-ndjson": {
-                    "schema": _ref("ItemRequest"),
-                    # A named example: of an unnamed one the page makes a JSON string.
-                    "examples": {"lines": {"summary": "Two items", "value": lines}},
-                },
+                "application/x-ndjson": {"schema": _ref("ItemRequest"), "example": lines},
             },
         },
         "responses": {
@@ -231,7 +233,7 @@ def _line_rest(item: Mapping[str, str]) -> str:
 def _without_null(option_schemas: Mapping[str, Any]) -> dict[str, Any]:
     """An option of a form or a query is left out, never null."""
     return {
-        name: {key: value for key, value in schema.items() if key != "anyOf"} | schema["anyOf"][0]
+        name: {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | schema["anyOf"][0]
         if "anyOf" in schema
         else schema
         for name, schema in option_schemas.items()
@@ -239,12 +241,13 @@ def _without_null(option_schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _left_empty(option_schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """The page fills a form with examples, or makes some up; an option that nobody asked for must stay empty."""
-    empty = {
-        name: {key: value for key, value in schema.items() if key not in ("examples", "default")}
-        for name, schema in option_schemas.items()
-    }
-    return {name: schema | {"example": [] if schema.get("type") == "array" else ""} for name, schema in empty.items()}
+    """The page fills a form's fields with defaults or examples, or makes some up; what nobody asked for stays empty."""
+    filled = {}
+    for name, schema in option_schemas.items():
+        filled[name] = {key: value for key, value in schema.items() if key != "examples"}
+        if "default" not in schema:
+            filled[name]["example"] = [] if schema.get("type") == "array" else ""
+    return filled
 
 
 def _query_parameters(option_schemas: Mapping[str, Any]) -> list[dict[str, Any]]:

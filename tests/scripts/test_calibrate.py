@@ -198,7 +198,7 @@ def test_a_whole_calibration_accepts_the_sure_and_tells_matching_titles_from_oth
     found = calibrate(network, rows, np.arange(400), tokenizer=tokenizer, space=space, applies={}, seed=1)
     Calibration.model_validate_json(json.dumps(found))
     answerer = Answerer(space.to_json({}), found)
-    x = {"image": rows.photos, "token_ids": tokenizer.encode_many(rows.titles)}
+    x: dict[str, NDArray[Any]] = {"image": rows.photos, "token_ids": tokenizer.encode_many(rows.titles)}
     outputs = network.predict(x, 64, 0)
     swapped = outputs | {name: np.roll(value, 1, axis=0) for name, value in outputs.items() if name.startswith("text_")}
     different = np.array([title != rows.titles[i - 1] for i, title in enumerate(rows.titles)])
@@ -210,7 +210,7 @@ def test_a_whole_calibration_accepts_the_sure_and_tells_matching_titles_from_oth
         )
 
     matching = [classified(outputs, row) for row in range(400)]
-    others = [classified(swapped, row) for row in np.flatnonzero(different)]
+    others = [classified(swapped, row) for row in np.flatnonzero(different).tolist()]
     decisions = [answer.attributes["shape"].decision for answer in matching]
     assert decisions.count("accept") > 350
     assert decisions.count("abstain") <= 0.02 * 400

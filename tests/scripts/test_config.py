@@ -142,8 +142,13 @@ def test_the_small_preset_asks_for_a_catalogue() -> None:
 
 def test_flags_alone_describe_a_catalogue() -> None:
     config = config_from_flags(
-        name="shop", catalogue=Path("items.csv"), image_column="photo", text_column="title",
-        hierarchy=("department", "category"), split_column="part", photos=(Path("photos.zip"),),
+        name="shop",
+        catalogue=Path("items.csv"),
+        image_column="photo",
+        text_column="title",
+        hierarchy=("department", "category"),
+        split_column="part",
+        photos=(Path("photos.zip"),),
     )
     catalogue = config.catalogue
     assert catalogue.label_columns == catalogue.hierarchy == ("department", "category")

@@ -42,7 +42,9 @@ def test_digits_are_white_on_black_and_centred() -> None:
         assert abs(columns[0] + columns[-1] - 27) <= 3
 
 
-def test_the_command_writes_every_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_every_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["drawn_products", str(tmp_path / "samples")])
     assert main() == 0
     written = sorted(path.name for path in (tmp_path / "samples").iterdir())

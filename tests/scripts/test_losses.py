@@ -27,10 +27,10 @@ PATTERN_SUM = sum(PATTERN_WEIGHT.values())
 
 
 def recogniser(**changes: Any) -> Recogniser:
-    network = {"max_tokens": 4, "embedding_width": EMBEDDING, "dimensions": (3, EMBEDDING)} | {
+    network: dict[str, Any] = {"max_tokens": 4, "embedding_width": EMBEDDING, "dimensions": (3, EMBEDDING)} | {
         key: changes.pop(key) for key in list(changes) if key in ("max_tokens", "image_height", "image_width")
     }
-    training = {"label_smoothing": 0.0, "contrastive_weight": 0.0, "image_augmentation": "none"} | changes
+    training: dict[str, Any] = {"label_smoothing": 0.0, "contrastive_weight": 0.0, "image_augmentation": "none"} | changes
     empty = keras.Sequential([keras.Input((1,))])
     return Recogniser(empty, SPACE, NetworkConfig(**network), TrainingConfig(**training))
 

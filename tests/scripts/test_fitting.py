@@ -1,0 +1,183 @@
+"""A run that was killed ends where an uninterrupted one would have; the schedule and the averages are what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import scripts.fitting
+from app.engine.text import TitleTokenizer
+from scripts.batches import Rows, group_titles
+from scripts.checkpoints import restore_checkpoint, save_checkpoint
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.fitting import AveragingAdamW, WarmupCosine, fit, photo_sizes
+from scripts.labels import build_label_space
+from scripts.losses import Recogniser
+from scripts.network import build_network
+
+NETWORK = NetworkConfig(
+    image_height=8, image_width=8, widths=(4,), depths=(1,), max_tokens=3, vocabulary_size=257, token_width=4,
+    recurrent_width=4, fused_width=8, embedding_width=4, dimensions=(4,), dropout=0.2,
+)  # fmt: skip
+# Dropout and augmentation on: what is random must survive the interruption too.
+TRAINING = TrainingConfig(
+    epochs=3, batch_size=8, title_passes=1, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False
+)
+COUNT = 20
+
+
+class Killed(Exception):
+    pass
+
+
+def run(run_dir: Path, *, resume: bool = False) -> tuple[list[dict[str, float]], list[NDArray[Any]]]:
+    """Train the same tiny catalogue; the history and the final weights."""
+    run_dir.mkdir(exist_ok=True)
+    keras.utils.set_random_seed(TRAINING.seed)
+    rng = np.random.default_rng(1)
+    kind = rng.integers(0, 2, COUNT)
+    titles = [("ab", "xy")[k] for k in kind]  # one piece per byte: what a roughened title loses takes no seed
+    table = {"kind": [("steel", "sheep")[k] for k in kind]}
+    space = build_label_space(table, range(COUNT), label_columns=("kind",))
+    rows = Rows(
+        photos=(kind[:, None, None, None] * 200 + rng.integers(0, 50, (COUNT, 8, 8, 3))).astype(np.uint8),
+        photo_present=np.ones(COUNT, bool),
+        extra_photos=np.zeros((0, 8, 8, 3), np.uint8),
+        extra_of_row={},
+        titles=titles,
+        labels=space.encode(table, COUNT),
+        title_group=group_titles(titles),
+    )
+    tokenizer = TitleTokenizer.train(titles, vocabulary_size=257, max_tokens=3)
+    network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+    model = Recogniser(network, space, NETWORK, TRAINING)
+    history = fit(
+        model, rows, np.arange(16), np.arange(16, 20), tokenizer=tokenizer, space=space, network=NETWORK,
+        training=TRAINING, run_dir=run_dir, resume=resume,
+    )  # fmt: skip
+    return history, [np.asarray(variable) for variable in network.variables]
+
+
+def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "killed").mkdir()
+
+    def save_and_keep_the_first(path: Path, *arguments: Any) -> None:
+        save_checkpoint(path, *arguments)
+        first = tmp_path / "killed" / path.name
+        if not first.exists():  # what a run killed in its second epoch leaves behind
+            first.write_bytes(path.read_bytes())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep_the_first)
+        history, weights = run(tmp_path / "whole")
+    resumed_history, resumed_weights = run(tmp_path / "killed", resume=True)
+
+    assert "resuming after epoch 1 of 3" in capfd.readouterr().out
+    without_time = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in h] for h in (history, resumed_history)]
+    assert len(without_time[0]) == TRAINING.epochs
+    assert without_time[1] == [pytest.approx(entry, rel=1e-4, abs=1e-5) for entry in without_time[0]]
+    for one, other in zip(weights, resumed_weights, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not list((tmp_path / "killed").glob("*.partial*"))
+
+
+# ---- checkpoints
+
+
+def small_model(width: int = 3) -> tuple[keras.Model, list[keras.Optimizer]]:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(width)])
+    optimizer = keras.optimizers.SGD(momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    return model, [optimizer]
+
+
+def test_a_checkpoint_restores_every_variable_and_the_state(tmp_path: Path) -> None:
+    model, optimizers = small_model()
+    kept = [np.asarray(v).copy() for v in model.variables]
+    save_checkpoint(tmp_path / "checkpoint.npz", model, optimizers, {"history": [{"loss": 1.5}]})
+    for variable in [*model.variables, *optimizers[0].variables]:
+        variable.assign(np.asarray(variable) + 1)
+    assert restore_checkpoint(tmp_path / "checkpoint.npz", model, optimizers) == {"history": [{"loss": 1.5}]}
+    for variable, value in zip(model.variables, kept, strict=True):
+        assert np.array_equal(np.asarray(variable), value)
+    assert int(optimizers[0].iterations) == 0
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint.npz", *small_model(3), {})
+    with pytest.raises(ValueError, match="another network"):
+        restore_checkpoint(tmp_path / "checkpoint.npz", *small_model(4))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.npz"
+    model, optimizers = small_model()
+    save_checkpoint(path, model, optimizers, {"epoch": 1})
+
+    def full_disk(file: Any, **arrays: Any) -> None:
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(path, model, optimizers, {"epoch": 2})
+    assert restore_checkpoint(path, model, optimizers) == {"epoch": 1}
+
+
+# ---- schedule, averages, sizes
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    schedule = WarmupCosine(0.1, warmup_steps=10, total_steps=110)
+    rates = [float(schedule(step)) for step in range(0, 121, 5)]
+    assert rates[0] == 0.0
+    assert rates[1] == pytest.approx(0.05)
+    assert max(rates) == rates[2] == pytest.approx(0.1)
+    assert rates[2:23] == sorted(rates[2:23], reverse=True)
+    assert float(schedule(60)) == pytest.approx(0.05)
+    assert rates[-3:] == pytest.approx([0, 0, 0], abs=1e-8)
+    again = WarmupCosine.from_config(schedule.get_config())
+    assert float(again(33)) == float(schedule(33))
+
+
+def test_the_averages_stand_in_inside_the_block_alone() -> None:
+    variable = keras.Variable(np.zeros(3, np.float32), name="weight")
+    optimizer = AveragingAdamW(0.1, use_ema=True, ema_momentum=0.9)
+    optimizer.build([variable])
+    for _ in range(5):
+        optimizer.apply([np.ones(3, np.float32)], [variable])
+    optimizer.finalize_variable_values([variable])
+    raw = np.asarray(variable).copy()
+    assert (raw < -0.3).all()
+    averages: list[NDArray[Any]] = []
+
+    def fail() -> None:
+        with optimizer.averaged([variable]):
+            averages.append(np.asarray(variable).copy())
+            raise Killed
+
+    with pytest.raises(Killed):
+        fail()
+    (average,) = averages
+    assert (average > raw).all(), "the average lags behind"
+    assert np.array_equal(np.asarray(variable), raw)
+    optimizer.use_averages([variable])
+    assert np.array_equal(np.asarray(variable), average)
+
+
+def test_photos_grow_to_full_size_in_multiples_of_four() -> None:
+    sizes = photo_sizes(NetworkConfig(image_height=80, image_width=60), TrainingConfig(epochs=20))
+    assert len(sizes) == 20
+    assert sizes == sorted(sizes)
+    assert sizes[0] == (48, 36)
+    assert sizes[-8:] == [(80, 60)] * 8
+    assert all(height % 4 == 0 and width % 4 == 0 for height, width in sizes)
+    fixed = photo_sizes(NetworkConfig(image_height=30, image_width=30), TrainingConfig(epochs=2, progressive_resizing=False))
+    assert fixed == [(30, 30)] * 2
