@@ -74,12 +74,14 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int,
         epoch: int,
         strokes_are_outliers: bool,
+        title_changes: float = 1.0,
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
         self._rows, self._batch_size = rows, min(batch_size, len(train_rows))
         self._generator = np.random.default_rng([seed, epoch])
         self._order = self._generator.permutation(train_rows)
         self._strokes = strokes_are_outliers
+        self._title_changes = title_changes
         self._swapped = np.zeros(len(rows.titles), np.float32)
         self._gibberish = np.zeros(len(rows.titles), np.float32)
         self._tokens = np.zeros((len(rows.titles), 1), np.int32)
@@ -122,7 +124,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def _encode(self, tokenizer: TitleTokenizer, label_names: Sequence[str], seed: int) -> NDArray[np.int32]:
         rng = random.Random(seed)
         words = sorted({word for title in self._rows.titles[:2000] for word in clean_title(title).split() if len(word) > 3})
-        augment = TitleAugmentation(class_stems(label_names), [word.lower() for word in label_names], seed)
+        augment = TitleAugmentation(class_stems(label_names), [word.lower() for word in label_names], seed, self._title_changes)
         titles = []
         for row, title in enumerate(self._rows.titles):
             draw = rng.random()
@@ -136,7 +138,41 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
                 titles.append(augment(title) if title else "")
         plain = tokenizer.encode_many(titles)
         rough = tokenizer.encode_many(titles, dropout=0.1)
-        return np.where((np.array([rng.random() for _ in titles]) < 0.3)[:, None], rough, plain)
+        return np.where((np.array([rng.random() for _ in titles]) < 0.3 * self._title_changes)[:, None], rough, plain)
+
+
+class FeatureBatches(TrainingBatches):
+    """The same rows with what a held photo branch makes of their photos: `features` float32[N, F] in place of `image`,
+    `familiar` bool[N] where the photo behind it is real and no made outlier. N counts all rows, not only `train_rows`."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        train_rows: NDArray[np.int64],
+        *,
+        features: NDArray[np.float32],
+        familiar: NDArray[np.bool_],
+        **options: Any,
+    ) -> None:
+        super().__init__(rows, train_rows, **options)
+        self._features, self._familiar = features, familiar
+
+    def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        x = {
+            "image": self._features[chosen],
+            "token_ids": self._tokens[chosen],
+            "image_present": self._rows.photo_present[chosen],
+            "text_present": self._text_present[chosen],
+        }
+        y = {
+            "labels": self._rows.labels[chosen],
+            "image_familiar": self._familiar[chosen].astype(np.float32),
+            "text_familiar": 1.0 - self._gibberish[chosen],
+            "text_matches": 1.0 - self._swapped[chosen],
+            "title_group": self._rows.title_group[chosen],
+        }
+        return x, y
 
 
 class TitleBatches(TrainingBatches):

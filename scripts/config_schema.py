@@ -106,6 +106,9 @@ class TrainingConfig:
     title_passes: Annotated[int, Between(0, 100)] = 2
     """Passes over the titles alone before each epoch, for a model that reads both. They cost a sixth of an epoch with
     photos, and a title's rare words need many more steps than the photos do."""
+    finishing_passes: Annotated[int, Between(0, 100)] = 4
+    """Passes after the last epoch, for a model that reads both, in which the photo branch is held and only what reads
+    titles and joins the two is trained, on titles that are changed less. They cost what the title passes cost."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 1
 
 

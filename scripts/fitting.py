@@ -22,6 +22,7 @@ from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, TrainingBatches
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
+from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.title_passes import TitlePasses
@@ -172,6 +173,10 @@ def fit(
             )
             print(f"epoch {epoch + 1}/{training.epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
     optimizer.use_averages(model.trainable_variables)
+    if title_passes and tokenizer and training.finishing_passes:
+        finish(model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training)
+        if len(val_rows):
+            history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
     return history
 
 

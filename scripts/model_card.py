@@ -33,6 +33,7 @@ def model_card(config: RunConfig, manifest: Mapping[str, Any], quality: Mapping[
         f"- Command: `{training['command']}`",
         f"- Seed {training['seed']}, {training['epochs']} epochs, {training['seconds']} s of fitting on the "
         f"{training['backend']} backend, {training['parameters'] / 1e6:.2f} M parameters",
+        *([f"- {training['note']}"] if training.get("note") else []),
         f"- Rows: {splits}; {data['rows_dropped']:,} dropped. Calibrated on val; test was never trained or tuned on.",
         f"- Embedding space `{manifest['space_id']}`, prefixes {', '.join(map(str, manifest['dimensions']))}",
         "",

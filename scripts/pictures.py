@@ -41,7 +41,8 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
         if history and name in history[0]:
             left.plot(epochs, [entry[name] for entry in history], label=name)
     left.set(xlabel="epoch", title="training loss and its parts", yscale="log")
-    left.legend()
+    if history:
+        left.legend()
     first = [name.removeprefix("val_").rsplit("_", 1)[0] for name in (history[0] if history else {}) if name.startswith("val_")]
     for attribute in list(dict.fromkeys(first))[:4]:
         for pattern, style in (("fused", "-"), ("image", "--"), ("text", ":")):

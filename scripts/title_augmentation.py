@@ -30,9 +30,10 @@ def class_stems(labels: Iterable[str]) -> frozenset[str]:
 
 
 class TitleAugmentation:
-    """Change titles at random; one instance per epoch, seeded."""
+    """Change titles at random; one instance per epoch, seeded. `strength` in [0, 1] scales how often."""
 
-    def __init__(self, stems: frozenset[str], foreign_words: Sequence[str], seed: int) -> None:
+    def __init__(self, stems: frozenset[str], foreign_words: Sequence[str], seed: int, strength: float = 1.0) -> None:
+        self._strength = strength
         self._stems = stems
         self._foreign = foreign_words
         self._random = random.Random(seed)
@@ -40,13 +41,13 @@ class TitleAugmentation:
     def __call__(self, title: str) -> str:
         rng = self._random
         words = clean_title(title).split(" ")
-        if rng.random() < 0.35:
+        if rng.random() < 0.35 * self._strength:
             words = mask_class_words(words, self._stems)
-        if rng.random() < 0.25:
+        if rng.random() < 0.25 * self._strength:
             words = [word for word in words if rng.random() > 0.15]
-        if rng.random() < 0.25:
+        if rng.random() < 0.25 * self._strength:
             words = [misspell(word, rng) if rng.random() < 0.2 else word for word in words]
-        if self._foreign and rng.random() < 0.06:
+        if self._foreign and rng.random() < 0.06 * self._strength:
             words.insert(rng.randint(0, len(words)), rng.choice(self._foreign))
         return " ".join(words)
 

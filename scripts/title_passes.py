@@ -58,11 +58,7 @@ class TitlePasses:
         steps_per_pass: int,
     ) -> None:
         self._passes, self._feature_width = training.title_passes, network_config.fused_width
-        inputs = {**_named_inputs(network), "image": network.get_layer("image_dense").output}
-        with warnings.catch_warnings():
-            # Keras wants the tensor to be called `image` too, but it is another layer's output here.
-            warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-            titles_only = keras.Model(inputs, network.output)
+        titles_only = without_photo_branch(network)
         self._model = Recogniser(
             titles_only,
             space,
@@ -131,5 +127,11 @@ class TitlePasses:
                 self._model.fit(batches, epochs=1, shuffle=False, verbose="auto")
 
 
-def _named_inputs(network: keras.Model) -> dict[str, Any]:
-    return {tensor.name: tensor for tensor in network.inputs}
+def without_photo_branch(network: keras.Model) -> keras.Model:
+    """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos."""
+    inputs = {tensor.name: tensor for tensor in network.inputs}
+    inputs["image"] = network.get_layer("image_dense").output
+    with warnings.catch_warnings():
+        # Keras wants the tensor to be called `image` too, but it is another layer's output here.
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        return keras.Model(inputs, network.output)

@@ -51,6 +51,7 @@ contrastive_weight = 0.02
 label_smoothing = 0.0
 ema_decay = 0.7
 warmup_fraction = 0.1
+title_passes = 1
 image_augmentation = "products"
 progressive_resizing = false
 """

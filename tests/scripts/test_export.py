@@ -129,8 +129,8 @@ def test_what_the_service_would_take_passes() -> None:
     ("config", "space", "named"),
     [
         (CONFIG, space_of(label="x" * 300), "labels.json"),
-        (CONFIG, space_of(column="farbe!"), "farbe!"),
-        (replace(CONFIG, name="n" * 60), space_of(), "space_id"),
+        (CONFIG, space_of(column="c" * 300), "c" * 300),
+        (replace(CONFIG, name="two words"), space_of(), "two words"),
         (replace(CONFIG, network=replace(NETWORK, image_height=4)), space_of(), "inputs.image.height"),
     ],
 )

@@ -1,0 +1,99 @@
+"""The last passes: the photo branch is held, what reads titles and joins the two is trained on.
+
+Owns the third objective. The photo branch's results are computed once per view (a random change of every photo) and kept,
+so a pass costs what one over titles costs, and fusion and heads get several passes in the time of one epoch with photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from app.engine.text import TitleTokenizer
+from scripts.batches import OUTLIER_SHARE, FeatureBatches, Rows
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.losses import Recogniser
+from scripts.outliers import outlier_photo
+from scripts.title_passes import without_photo_branch
+
+VIEWS = 2
+"""Different changes of every photo. With one, the heads would learn the training photos' own results by heart."""
+TITLE_CHANGES = 0.4
+"""The end of training sees titles closer to those that will be served."""
+
+
+def finish(
+    model: Recogniser,
+    rows: Rows,
+    train_rows: NDArray[Any],
+    *,
+    tokenizer: TitleTokenizer,
+    label_names: list[str],
+    network: NetworkConfig,
+    training: TrainingConfig,
+) -> None:
+    """Train everything behind the photo branch for `training.finishing_passes` passes, in place."""
+    rest = Recogniser(
+        without_photo_branch(model.network), model.space, network, replace(training, image_augmentation="none")
+    )
+    rest.log_scale.assign(model.log_scale)
+    rest.offset.assign(model.offset)
+    steps = max(1, len(train_rows) // min(training.batch_size, len(train_rows))) * training.finishing_passes
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            0.0, steps, warmup_target=training.learning_rate / 2, warmup_steps=max(1, steps // 20)
+        ),
+        weight_decay=training.weight_decay,
+        clipnorm=5.0,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "missing", "scale", "offset"])
+    rest.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    views = [_view(model, rows, train_rows, training, number) for number in range(VIEWS)]
+    for number in range(training.finishing_passes):
+        features, familiar = views[number % VIEWS]
+        batches = FeatureBatches(
+            rows,
+            train_rows,
+            features=features,
+            familiar=familiar,
+            tokenizer=tokenizer,
+            label_names=label_names,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            epoch=20_000 + number,  # far from the numbers of the epochs and of the title passes
+            strokes_are_outliers=False,
+            title_changes=TITLE_CHANGES,
+        )
+        print(f"finishing, pass {number + 1} of {training.finishing_passes}", flush=True)
+        rest.fit(batches, epochs=1, shuffle=False, verbose="auto")
+
+
+def _view(
+    model: Recogniser, rows: Rows, train_rows: NDArray[Any], training: TrainingConfig, number: int, batch_size: int = 256
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What the photo branch makes of every training photo, changed at random, some replaced by made outliers."""
+    branch = keras.Model(model.network.get_layer("normalise").input, model.network.get_layer("image_dense").output)
+    rng = np.random.default_rng([training.seed, 30_000 + number])
+    height, width = rows.photos.shape[1:3]
+    features = np.zeros((len(rows.titles), branch.output.shape[-1]), np.float32)
+    familiar = np.ones(len(rows.titles), bool)
+    familiar[train_rows[rng.random(len(train_rows)) < OUTLIER_SHARE]] = False
+    for start in tqdm(range(0, len(train_rows), batch_size), desc=f"photos, view {number + 1} of {VIEWS}", unit="batch"):
+        chosen = train_rows[start : start + batch_size]
+        photos = np.array(rows.photos[chosen])
+        for slot, row in enumerate(chosen):
+            extra = rows.extra_of_row.get(int(row))
+            if extra is not None and number % 2:
+                photos[slot] = rows.extra_photos[extra]
+            if not familiar[row]:
+                photos[slot] = outlier_photo(
+                    rng, height, width, photos[slot], strokes=training.image_augmentation != "digits"
+                )
+        changed = model.augment(keras.ops.convert_to_tensor(photos.astype(np.float32)))
+        features[chosen] = branch.predict_on_batch(changed)
+    return features, familiar
