@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # `serve` (the default, last stage) holds what serving needs and the models; `train` holds TensorFlow, Keras and the scripts.
 FROM python:3.12-slim-bookworm AS locked
 ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_PYTHON_DOWNLOADS=never UV_PYTHON=/usr/local/bin/python3 UV_LINK_MODE=copy UV_NO_CACHE=1

@@ -15,6 +15,8 @@ import socket
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -64,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logging(settings.log_level, settings.log_format)
     _warn_of_unknown_variables()
+    # Until uvicorn takes the signal over: a container's first process has no default action, and would load on.
+    signal.signal(signal.SIGTERM, _stop_loading)
     try:
         with _bind(settings) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listener))
@@ -74,6 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Only while the models are loading; afterwards the server stops in order.
         return 130
     return 0
+
+
+def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 class _AnnouncingServer(uvicorn.Server):

@@ -169,9 +169,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> RunConfig:
     return config
 
 
-def _build(
-    values: Mapping[str, Any], base: RunConfig | None, *, source: str, data: Path | None, folder: Path
-) -> RunConfig:
+def _build(values: Mapping[str, Any], base: RunConfig | None, *, source: str, data: Path | None, folder: Path) -> RunConfig:
     if base is not None:  # a preset's columns mean nothing to another catalogue
         base = replace(base, catalogue=CatalogueConfig(), description="")
     config = read_dataclass(RunConfig, values, source=source, base=base)
@@ -215,8 +213,10 @@ def _located(config: RunConfig, *, data: Path | None, folder: Path) -> RunConfig
         return tuple(replace(source, path=base / source.path) for source in sources)
 
     catalogue = replace(
-        catalogue, path=None if path is None else path if path is data else base / path,
-        photos=locate(catalogue.photos), extra_photos=locate(catalogue.extra_photos),
+        catalogue,
+        path=None if path is None else path if path is data else base / path,
+        photos=locate(catalogue.photos),
+        extra_photos=locate(catalogue.extra_photos),
     )
     return replace(config, catalogue=catalogue)
 
@@ -230,7 +230,7 @@ def _check(config: RunConfig, source: str) -> None:
             f"not {config.name[:80]!r}"
         )
     if catalogue.kind == "tfds" and not catalogue.dataset:
-        raise ConfigError(f"{source}: catalogue.dataset must name the TensorFlow data set, such as \"fashion_mnist\"")
+        raise ConfigError(f'{source}: catalogue.dataset must name the TensorFlow data set, such as "fashion_mnist"')
     if catalogue.kind == "table":
         if catalogue.path is None:
             raise ConfigError(f"{source} has no catalogue of its own: add --catalogue FILE, or catalogue.path in a config")

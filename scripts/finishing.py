@@ -38,9 +38,7 @@ def finish(
     training: TrainingConfig,
 ) -> None:
     """Train everything behind the photo branch for `training.finishing_passes` passes, in place."""
-    rest = Recogniser(
-        without_photo_branch(model.network), model.space, network, replace(training, image_augmentation="none")
-    )
+    rest = Recogniser(without_photo_branch(model.network), model.space, network, replace(training, image_augmentation="none"))
     rest.log_scale.assign(model.log_scale)
     rest.offset.assign(model.offset)
     steps = max(1, len(train_rows) // min(training.batch_size, len(train_rows))) * training.finishing_passes
@@ -91,9 +89,7 @@ def _view(
             if extra is not None and number % 2:
                 photos[slot] = rows.extra_photos[extra]
             if not familiar[row]:
-                photos[slot] = outlier_photo(
-                    rng, height, width, photos[slot], strokes=training.image_augmentation != "digits"
-                )
+                photos[slot] = outlier_photo(rng, height, width, photos[slot], strokes=training.image_augmentation != "digits")
         changed = model.augment(keras.ops.convert_to_tensor(photos.astype(np.float32)))
         features[chosen] = branch.predict_on_batch(changed)
     return features, familiar

@@ -1,8 +1,8 @@
 """Passes over the titles alone, between the epochs with photos.
 
 Owns the second, cheap objective: the text branch trained on title-only items, the fusion and the heads held, the image
-branch left out of the computation altogether. Each pass costs about a sixth of an epoch with photos. Without them the words that
-name a rare colour or kind are still half learned when the photos are done.
+branch left out of the computation. Each pass costs about a sixth of an epoch with photos. Without them the words that name
+a rare colour or kind are still half learned when the photos are done.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = config_from_arguments(arguments)
         return train(config, arguments)
-    except (ConfigError, CatalogueError, ExportError, BundleError, ValueError) as error:
+    except (ConfigError, CatalogueError, ExportError, BundleError, OSError, ValueError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

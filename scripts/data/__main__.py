@@ -1,6 +1,6 @@
 """Look at a catalogue before training on it: rows per split, labels, bad rows.
 
-    python -m scripts.data --catalogue items.csv --image-column photo --text-column title --label-columns category
+python -m scripts.data --catalogue items.csv --image-column photo --text-column title --label-columns category
 """
 
 from __future__ import annotations

@@ -87,8 +87,7 @@ def _finish(config: RunConfig, rows: SourceRows) -> Catalogue:
         if too_rare:
             rare[column] = {label: count.pop(label) for label in sorted(too_rare)}
         lost = {
-            split: sum(1 for label in values[rows.split == split] if label and label not in count)
-            for split in ("val", "test")
+            split: sum(1 for label in values[rows.split == split] if label and label not in count) for split in ("val", "test")
         }
         if any(lost.values()):
             unlearnable[column] = {split: n for split, n in lost.items() if n}
@@ -121,8 +120,16 @@ def _finish(config: RunConfig, rows: SourceRows) -> Catalogue:
         notes=notes,
     )
     return Catalogue(
-        rows.photos, rows.photo_present, rows.titles, labels, rows.row_ids, rows.split, rows.extra_photos,
-        rows.extra_rows, report, config,
+        rows.photos,
+        rows.photo_present,
+        rows.titles,
+        labels,
+        rows.row_ids,
+        rows.split,
+        rows.extra_photos,
+        rows.extra_rows,
+        report,
+        config,
     )
 
 

@@ -60,8 +60,12 @@ def read_catalogue_table(config: RunConfig, *, cache_dir: Path, limit: int | Non
     candidates = list(_candidates(catalogue, table, chosen, issues))
     if wants_photos:
         found = read_row_photos(
-            [row.photo_cell for row in candidates], [not row.title for row in candidates],
-            catalogue.photos or (PhotoSource(path.parent),), size=size, cache_dir=cache_dir, notes=notes,
+            [row.photo_cell for row in candidates],
+            [not row.title for row in candidates],
+            catalogue.photos or (PhotoSource(path.parent),),
+            size=size,
+            cache_dir=cache_dir,
+            notes=notes,
         )
     else:
         titled = sum(1 for row in candidates if row.title)

@@ -60,7 +60,12 @@ class DecodedPhotos:
 
 
 def decode_photos(
-    references: Sequence[PhotoReference | None], droppable: Sequence[bool], *, height: int, width: int, cache_dir: Path,
+    references: Sequence[PhotoReference | None],
+    droppable: Sequence[bool],
+    *,
+    height: int,
+    width: int,
+    cache_dir: Path,
     label: str,
 ) -> DecodedPhotos:
     """Decode every reference (None gives zeros), or read what an earlier call with the same files has left.
@@ -84,8 +89,14 @@ def decode_photos(
 
 
 def cached_photos(
-    produce: Callable[[], Iterable[Decoded]], droppable: Sequence[bool], *, key: str, height: int, width: int,
-    cache_dir: Path, label: str,
+    produce: Callable[[], Iterable[Decoded]],
+    droppable: Sequence[bool],
+    *,
+    key: str,
+    height: int,
+    width: int,
+    cache_dir: Path,
+    label: str,
 ) -> DecodedPhotos:
     """The array under `key`, or else made from `produce()`, which gives one result for each flag of `droppable`.
 

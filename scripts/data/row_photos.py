@@ -36,8 +36,13 @@ class RowPhotos:
 
 
 def read_row_photos(
-    cells: Sequence[str], droppable: Sequence[bool], sources: Sequence[PhotoSource], *, size: tuple[int, int],
-    cache_dir: Path, notes: list[str],
+    cells: Sequence[str],
+    droppable: Sequence[bool],
+    sources: Sequence[PhotoSource],
+    *,
+    size: tuple[int, int],
+    cache_dir: Path,
+    notes: list[str],
 ) -> RowPhotos:
     """Find and decode the photo that each cell names. A row without one is left out where `droppable`, else all zeros.
 
@@ -49,9 +54,7 @@ def read_row_photos(
         references = [reference for reference, _ in found]
         if cells and not any(references):
             raise CatalogueError(_nothing_found(cells, opened))
-        decoded = decode_photos(
-            references, droppable, height=size[0], width=size[1], cache_dir=cache_dir, label="photos"
-        )
+        decoded = decode_photos(references, droppable, height=size[0], width=size[1], cache_dir=cache_dir, label="photos")
     reasons = []
     for (reference, ambiguous), problem in zip(found, decoded.problems, strict=True):
         absent = "ambiguous_photo" if ambiguous else "missing_photo"
@@ -80,7 +83,11 @@ def read_extra_photos(
                     references.append(reference)
                     owners.append(owner)
         decoded = decode_photos(
-            references, [True] * len(references), height=size[0], width=size[1], cache_dir=cache_dir,
+            references,
+            [True] * len(references),
+            height=size[0],
+            width=size[1],
+            cache_dir=cache_dir,
             label="extra photos",
         )
     results = list(zip(owners, decoded.problems, strict=True))

@@ -41,9 +41,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def read_table(
-    path: Path, *, required: dict[str, str], optional: Sequence[str] = (), text_column: str | None = None
-) -> Table:
+def read_table(path: Path, *, required: dict[str, str], optional: Sequence[str] = (), text_column: str | None = None) -> Table:
     """Read the named columns of a CSV/TSV or JSONL/NDJSON file (`.gz` allowed).
 
     `required` maps each column to its purpose, for the message when it is missing; an absent `optional` column is left
@@ -75,9 +73,7 @@ def read_table(
     return table
 
 
-def _read_csv(
-    file: IO[str], path: Path, required: dict[str, str], optional: Sequence[str], text_column: str | None
-) -> Table:
+def _read_csv(file: IO[str], path: Path, required: dict[str, str], optional: Sequence[str], text_column: str | None) -> Table:
     first_line = file.readline()
     separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else _sniff_separator(first_line)
     with _field_limit(_MAX_FIELD_CHARS):
@@ -95,7 +91,7 @@ def _read_csv(
             several_lines += next_line - line > 1
             if next_line - line > _MAX_LINES_PER_ROW:
                 raise CatalogueError(
-                    f"{path.name}: the row at line {line} runs over {next_line - line} lines; a quote (\") that opens "
+                    f'{path.name}: the row at line {line} runs over {next_line - line} lines; a quote (") that opens '
                     "there is never closed. Close or remove it."
                 )
             surplus = len(fields) - len(header)

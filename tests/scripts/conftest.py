@@ -34,7 +34,7 @@ image_height = 16
 image_width = 16
 widths = [8, 16]
 depths = [1, 1]
-max_tokens = 5
+max_tokens = 3
 vocabulary_size = 300
 token_width = 8
 recurrent_width = 8
@@ -52,6 +52,7 @@ label_smoothing = 0.0
 ema_decay = 0.7
 warmup_fraction = 0.1
 title_passes = 1
+finishing_passes = 2
 image_augmentation = "products"
 progressive_resizing = false
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -172,7 +173,11 @@ def refused(shop: Path, work: Path, capsys: pytest.CaptureFixture[str], **choice
 def test_a_catalogue_without_rows_to_report_on_is_refused_before_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = write_shop(tmp_path / "shop", train=20, val=5, test=0)
+    shop = write_shop(tmp_path / "shop", train=20, val=0, test=0)
+    with (shop / "items.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with (shop / "items.csv").open("w", newline="") as file:  # one title is one product, which no split may part
+        csv.writer(file).writerows([header, *([*row[:2], "bowl", *row[3:]] for row in rows)])
     assert "--report-split" in refused(shop, tmp_path, capsys)
 
 

@@ -23,8 +23,16 @@ def rows(*counts: tuple[str, str, int]) -> list[list[object]]:
 def test_split_names_are_understood_and_others_are_bad_rows(tmp_path: Path) -> None:
     table = write_csv(
         tmp_path / "items.csv",
-        rows(("A", "train", 3), ("A", "Training", 1), ("A", "valid", 1), ("A", "Validation", 1), ("A", "DEV", 1),
-             ("A", "test", 2), ("A", "holdout", 1), ("A", "", 1)),
+        rows(
+            ("A", "train", 3),
+            ("A", "Training", 1),
+            ("A", "valid", 1),
+            ("A", "Validation", 1),
+            ("A", "DEV", 1),
+            ("A", "test", 2),
+            ("A", "holdout", 1),
+            ("A", "", 1),
+        ),
         HEADER,
     )
     report = load(table_config(table, split_column="part"), tmp_path).report

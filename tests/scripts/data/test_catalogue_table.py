@@ -139,9 +139,7 @@ def test_extra_photos_belong_to_training_rows_and_lose_their_squash(tmp_path: Pa
     splits = ["train"] * 14 + ["val"] * 3 + ["test"] * 3
     rows: list[list[object]] = [[*row, split] for row, split in zip(ROWS, splits, strict=True)]
     table = write_csv(tmp_path / "items.csv", rows, header=["id", "category", "title", "split"])
-    config = table_config(
-        table, photos, split_column="split", extra_photos=(PhotoSource(tmp_path / "big", aspect_ratio=0.75),)
-    )
+    config = table_config(table, photos, split_column="split", extra_photos=(PhotoSource(tmp_path / "big", aspect_ratio=0.75),))
     catalogue = load(config, tmp_path)
     assert catalogue.extra_rows.tolist() == list(range(1, 14))
     assert catalogue.report.counts_by_reason() == {"unreadable_extra_photo": 1}
@@ -174,8 +172,12 @@ def test_photos_alone_make_a_catalogue_without_a_text_branch(tmp_path: Path) -> 
 
 def test_the_config_that_comes_back_lacks_absent_optional_columns(tmp_path: Path) -> None:
     config = table_config(
-        write_csv(tmp_path / "items.csv", ROWS), label_columns=("category", "colour"), auxiliary_columns=("brand",),
-        hierarchy=("colour", "category"), optional_columns=("colour", "brand", "split"), split_column="split",
+        write_csv(tmp_path / "items.csv", ROWS),
+        label_columns=("category", "colour"),
+        auxiliary_columns=("brand",),
+        hierarchy=("colour", "category"),
+        optional_columns=("colour", "brand", "split"),
+        split_column="split",
     )
     catalogue = load(config, tmp_path)
     found = catalogue.config.catalogue

@@ -51,8 +51,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
 
             def _split_generators(self, dl_manager: Any) -> Any:
-                return {"train": self._generate_examples(0, 20), "test": self._generate_examples(20, 30),
-                        "unlabeled": self._generate_examples(30, 33)}
+                return {
+                    "train": self._generate_examples(0, 20),
+                    "test": self._generate_examples(20, 30),
+                    "unlabeled": self._generate_examples(30, 33),
+                }
 
             def _generate_examples(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
                 for i in range(start, stop):
