@@ -26,7 +26,7 @@ from app.engine.errors import BundleError
 from app.lifespan import open_configured_engine
 from app.logging import configure_logging
 from app.main import create_app
-from app.protocol import EndableHttpProtocol
+from app.protocol import ItemlensHttpProtocol
 from app.settings import PREFIX, Settings, SettingsError, allowed, load_settings, settings_table
 
 log = structlog.stdlib.get_logger("itemlens")
@@ -101,7 +101,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     app = create_app(settings, engine=engine)
     config = uvicorn.Config(
         app,
-        http=EndableHttpProtocol,
+        http=ItemlensHttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -75,8 +75,8 @@ _POINTED: Mapping[str, str] = {
     "text_too_long": "/items/0/text",
     "image_url_not_allowed": "/items/0/image_url",
 }
-_DESCRIPTION = f"""Open `POST /v1/classify` below and press **Execute**: it sends a small photo with its title. From a shell, with a photo of  # noqa: E501
-your own:
+_DESCRIPTION = f"""Open `POST /v1/classify` below and press **Execute**: it sends a small photo with its title. From a
+shell, with a photo of your own:
 
 ```
 curl -F image=@shoe.jpg -F text='Nike running shoe' http://127.0.0.1:8000/v1/classify

@@ -20,6 +20,7 @@ from scripts.fitting import AveragingAdamW, WarmupCosine, fit, photo_sizes
 from scripts.labels import build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
+from tests.scripts.conftest import steps_untraced
 
 NETWORK = NetworkConfig(
     image_height=8, image_width=8, widths=(4,), depths=(1,), max_tokens=2, vocabulary_size=257, token_width=4,
@@ -66,12 +67,8 @@ def run(run_dir: Path, *, resume: bool = False) -> tuple[list[dict[str, float]],
 
 @pytest.fixture
 def eager() -> Iterator[None]:
-    """Tracing takes longer than these few steps."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with steps_untraced():
+        yield
 
 
 @pytest.mark.usefixtures("eager")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
@@ -40,6 +41,7 @@ def test_titles_are_learned_without_touching_the_photo_branch() -> None:
     tokenizer = TitleTokenizer.train(titles, vocabulary_size=300, max_tokens=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        keras.utils.set_random_seed(1)
         network = build_network(config, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
         passes = TitlePasses(network, space, config, training, steps_per_pass=5)
     of_photos = [v for v in network.variables if "stem" in v.path or "stage" in v.path or "image_dense" in v.path]

@@ -15,7 +15,8 @@ import pytest
 import scripts.train
 from app.engine.answers import Answerer
 from app.engine.bundle import Bundle, load_bundle
-from tests.scripts.conftest import ALL_LABELS, PHOTO, TITLE, MadeRun, run_training, write_shop
+from scripts.fitting import fit
+from tests.scripts.conftest import ALL_LABELS, EPOCHS, PHOTO, TITLE, MadeRun, run_training, steps_untraced, write_shop
 
 # TensorFlow's converter is deprecated in favour of a package that cannot yet read a SavedModel.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:tensorflow.*")
@@ -36,7 +37,7 @@ def accuracy(run: MadeRun, pattern: str, attribute: str) -> float:
 def test_the_loss_falls_and_every_epoch_is_recorded(trained: MadeRun) -> None:
     assert trained.status == 0
     history = json.loads((trained.run_dir / "history.json").read_text())
-    assert len(history) == 14
+    assert len(history) == EPOCHS
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert {"loss", "labels", "pairs", "domain", "seconds", "val_colour_image", "val_material_text"} <= set(history[0])
 
@@ -123,6 +124,17 @@ def decisions(bundle: Bundle, outputs: dict[str, np.ndarray[Any, Any]], *, image
     return found
 
 
+@pytest.fixture
+def fit_untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit_as_written(*arguments: Any, **options: Any) -> Any:
+        with steps_untraced():
+            return fit(*arguments, **options)
+
+    monkeypatch.setattr(scripts.train, "fit", fit_as_written)
+
+
+@pytest.mark.usefixtures("fit_untraced")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.parametrize("branch", ["photo", "title"])
 def test_a_small_catalogue_of_one_input_and_one_label_column_trains_and_exports(branch: str, tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop", train=40, val=3, test=8)
@@ -147,7 +159,7 @@ def test_a_small_catalogue_of_one_input_and_one_label_column_trains_and_exports(
 def test_without_a_branch_its_own_attribute_is_lost(
     branch: str, lost: str, kept: str, shop: Path, trained: MadeRun, tmp_path: Path
 ) -> None:
-    run = run_training(shop, tmp_path, epochs=14, flags=["--without", branch])
+    run = run_training(shop, tmp_path, epochs=EPOCHS, flags=["--without", branch])
     assert run.status == 0
     bundle = load_bundle(run.bundle)
     assert getattr(bundle.manifest.inputs, branch) is None
