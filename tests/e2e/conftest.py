@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(tiny_models: Path) -> Iterator[Service]:
     """Both tiny bundles on LiteRT, open to all."""
     with Service(tiny_models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded_service(tiny_models: Path) -> Iterator[Service]:
+    """The same on TensorFlow, for holders of `API_KEY`."""
+    digest = hashlib.sha256(API_KEY.encode()).hexdigest()
+    with Service(tiny_models, RUNTIME="tensorflow", API_KEYS_SHA256=digest) as running:
         yield running
 
 

@@ -50,7 +50,7 @@ def start_process(models_dir: Path, settings: dict[str, str], arguments: Sequenc
 
 
 class Service:
-    """A service that listens. Use it as a context manager; leaving it stops the process if it still runs."""
+    """A service that starts at once, listens within its `with` block, and is stopped at the block's end if it still runs."""
 
     def __init__(self, models_dir: Path, **settings: str) -> None:
         self.process = start_process(models_dir, settings)
@@ -64,16 +64,18 @@ class Service:
         ]
         for reader in self._readers:
             reader.start()
+        self.url = ""
+        self.port = 0
+
+    def __enter__(self) -> Service:
         try:
-            self.url: str = self.wait_for(lambda event: event["event"] == "listening", START_TIMEOUT_S)["url"]
+            self.url = self.wait_for(lambda event: event["event"] == "listening", START_TIMEOUT_S)["url"]
         except BaseException:
             self.process.kill()
             self._end()
             raise
         self.port = urlsplit(self.url).port or 0
         self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
-
-    def __enter__(self) -> Service:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
