@@ -37,8 +37,8 @@ widths = [8, 16]
 depths = [1, 1]
 max_tokens = 3
 vocabulary_size = 300
-token_width = 8
-recurrent_width = 8
+token_width = 16
+recurrent_width = 16
 fused_width = 24
 embedding_width = 16
 dimensions = [4, 8, 16]
@@ -47,7 +47,7 @@ dropout = 0.0
 [training]
 epochs = {epochs}
 batch_size = 16
-learning_rate = 0.02
+learning_rate = 0.01
 contrastive_weight = 0.02
 label_smoothing = 0.0
 ema_decay = 0.7
@@ -60,7 +60,7 @@ progressive_resizing = false
 PHOTO, TITLE = 'image_column = "photo"', 'text_column = "title"'
 ALL_LABELS = 'label_columns = ["tone", "colour", "material"]\nhierarchy = ["tone", "colour"]'
 
-EPOCHS = 10
+EPOCHS = 14
 
 
 @dataclass(frozen=True)

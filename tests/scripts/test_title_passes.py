@@ -37,7 +37,7 @@ def test_titles_are_learned_without_touching_the_photo_branch() -> None:
         image_height=16, image_width=16, widths=(8,), depths=(1,), max_tokens=6, vocabulary_size=300, token_width=16,
         recurrent_width=16, fused_width=16, embedding_width=8, dimensions=(8,), dropout=0.0,
     )  # fmt: skip
-    training = TrainingConfig(epochs=1, batch_size=32, title_passes=8, learning_rate=1e-2)
+    training = TrainingConfig(epochs=1, batch_size=32, title_passes=30, learning_rate=1e-2)
     tokenizer = TitleTokenizer.train(titles, vocabulary_size=300, max_tokens=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
