@@ -42,6 +42,9 @@ async def answer(request: Request, engine: Engine, settings: Settings, operation
     timeout_s = requested_timeout_s(context, settings)
     content_type = context.headers.get(b"content-type", b"")
     media_type = content_type.partition(b";")[0].strip().lower()
+    if context.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        detail = "A body with this Content-Encoding is not read here; send it uncompressed. Photos are compressed already."
+        raise ProblemError("unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
     if media_type == b"application/x-ndjson":
         options = validate_strings(operation.options, query_options(request, operation.options))
         return BulkResponse(engine, settings, operation, options, timeout_s=timeout_s)
