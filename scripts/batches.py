@@ -123,9 +123,18 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def _encode(self, tokenizer: TitleTokenizer, label_names: Sequence[str], seed: int) -> NDArray[np.int32]:
         rng = random.Random(seed)
-        words = sorted({word for title in self._rows.titles[:2000] for word in clean_title(title).split() if len(word) > 3})
+        words = sorted(
+            {
+                word
+                for row in sorted(self._order.tolist())[:2000]
+                for word in clean_title(self._rows.titles[row]).split()
+                if len(word) > 3
+            }
+        )
         augment = TitleAugmentation(class_stems(label_names), [word.lower() for word in label_names], seed, self._title_changes)
         titles = []
+        # Of the training rows alone: another split's title must not be read here, not even beside a wrong photo.
+        others = [self._rows.titles[row] for row in sorted(self._order.tolist())]
         for row, title in enumerate(self._rows.titles):
             draw = rng.random()
             if title and draw < OUTLIER_SHARE:
@@ -133,7 +142,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
                 titles.append(outlier_title(rng, words))
             elif title and self._rows.photo_present[row] and draw < OUTLIER_SHARE + SWAPPED_TITLE_SHARE:
                 self._swapped[row] = 1.0
-                titles.append(augment(rng.choice(self._rows.titles)))
+                titles.append(augment(rng.choice(others)))
             else:
                 titles.append(augment(title) if title else "")
         plain = tokenizer.encode_many(titles)

@@ -18,9 +18,6 @@ from app.engine.bundle import Bundle, load_bundle
 from scripts.fitting import fit
 from tests.scripts.conftest import ALL_LABELS, EPOCHS, PHOTO, TITLE, MadeRun, run_training, steps_untraced, write_shop
 
-# TensorFlow's converter is deprecated in favour of a package that cannot yet read a SavedModel.
-pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:tensorflow.*")
-
 
 def figures(run: MadeRun) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run.bundle / "metrics.json").read_text())
