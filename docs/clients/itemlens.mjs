@@ -5,22 +5,36 @@ const url = process.env.ITEMLENS_URL ?? "http://127.0.0.1:8000";
 const key = process.env.ITEMLENS_API_KEY;
 const samples = new URL("../samples/", import.meta.url);
 
-async function post(path, body, attempts = 3) {
+// The service refused. Branch on `code`, which is stable; give `requestId` to its operator.
+class ItemlensError extends Error {
+  constructor(status, problem) {
+    super(`${status} ${problem.code ?? "unknown"}: ${problem.detail ?? ""}`);
+    this.status = status;
+    this.code = problem.code ?? "unknown";
+    this.requestId = problem.request_id;
+    this.errors = problem.errors ?? []; // [{ pointer: "/items/0/image", detail: … }]
+  }
+}
+
+// POST JSON. While the service is overloaded, wait as long as it asks and try again.
+async function post(path, body, attempts = 4) {
   for (let attempt = 1; ; attempt += 1) {
     const response = await fetch(url + path, {
       method: "POST",
-      headers: { "Content-Type": "application/json", ...(key ? { "X-API-Key": key } : {}) },
+      headers: { "Content-Type": "application/json", ...(key && { "X-API-Key": key }) },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(30_000),
     });
     if (response.ok) return response.json();
     if ([429, 503].includes(response.status) && attempt < attempts) {
+      await response.arrayBuffer(); // read to its end, so that the connection is free for the next attempt
       const seconds = Number(response.headers.get("Retry-After") ?? 1);
       await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
       continue;
     }
-    const problem = await response.json();
-    throw new Error(`${problem.code}: ${problem.detail} (request ${problem.request_id})`);
+    // A proxy in between may answer with a page of its own.
+    const isProblem = response.headers.get("Content-Type")?.startsWith("application/problem+json");
+    throw new ItemlensError(response.status, isProblem ? await response.json() : {});
   }
 }
 
@@ -54,6 +68,7 @@ console.log("space", vectors.space_id, "length", Math.hypot(...vector).toFixed(3
 
 try {
   await post("/v1/classify", { items: [{}] });
-} catch (refusal) {
-  console.log("refused:", refusal.message);
+} catch (error) {
+  if (!(error instanceof ItemlensError)) throw error;
+  console.log("refused:", error.message);
 }

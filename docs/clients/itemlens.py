@@ -10,23 +10,37 @@ import httpx
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 
+class ItemlensError(Exception):
+    """The service refused. Branch on `code`, which is stable; give `request_id` to its operator."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        # A proxy in between may answer with a page of its own.
+        is_problem = response.headers.get("content-type", "").startswith("application/problem+json")
+        problem = response.json() if is_problem else {}
+        self.status = response.status_code
+        self.code = problem.get("code", "unknown")
+        self.request_id = problem.get("request_id")
+        self.errors = problem.get("errors", [])  # [{"pointer": "/items/0/image", "detail": …}]
+        super().__init__(f"{self.status} {self.code}: {problem.get('detail', response.reason_phrase)}")
+
+
 class Itemlens:
+    """One per process: it keeps its connections open. Safe to share between threads."""
+
     def __init__(self, url: str, api_key: str | None = None) -> None:
         headers = {"X-API-Key": api_key} if api_key else {}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=30)
 
-    def post(self, path: str, body: dict, attempts: int = 3) -> dict:
-        """POST JSON; wait and try again while the service is overloaded; raise with the problem's code otherwise."""
-        for attempt in range(attempts):
+    def post(self, path: str, body: dict, attempts: int = 4) -> dict:
+        """POST JSON. While the service is overloaded, wait as long as it asks and try again. Raises ItemlensError."""
+        for attempts_left in reversed(range(attempts)):
             response = self._http.post(path, json=body)
-            if response.is_success:
-                return response.json()
-            if response.status_code in (429, 503) and attempt + 1 < attempts:
-                time.sleep(float(response.headers.get("Retry-After", 1)))
-                continue
-            break
-        problem = response.json()
-        raise RuntimeError(f"{problem['code']}: {problem['detail']} (request {problem['request_id']})")
+            if response.status_code not in (429, 503) or not attempts_left:
+                break
+            time.sleep(float(response.headers.get("Retry-After", 1)))
+        if response.is_error:
+            raise ItemlensError(response)
+        return response.json()
 
 
 def item(name: str, photo: str | None = None, title: str | None = None) -> dict:
@@ -63,7 +77,7 @@ def main() -> None:
 
     try:
         client.post("/v1/classify", {"items": [{}]})
-    except RuntimeError as refusal:
+    except ItemlensError as refusal:
         print("refused:", refusal)
 
 

@@ -115,7 +115,7 @@ def test_clients_that_leave_do_not_disturb_the_others(service: Service) -> None:
         # 499 in the log: its client had left. A whole request may have been answered before that was noticed.
         assert service.wait_for_request(f"leaver-{number}")["status"] in ((499,) if number % 2 else (200, 499))
     assert service.client.get("/health/ready").status_code == 200
-    assert "itemlens_requests_in_progress 1.0" in service.client.get("/metrics").text
+    assert "itemlens_http_requests_in_progress 1.0" in service.client.get("/metrics").text
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
