@@ -59,6 +59,11 @@ def group_titles(titles: Sequence[str]) -> NDArray[np.int32]:
     return np.array([groups.setdefault(clean_title(title), len(groups)) for title in titles], np.int32)
 
 
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Whole batches of `rows` (at least 1); one shorter batch where there is not a whole one."""
+    return max(1, rows // min(batch_size, rows))
+
+
 class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """One epoch over `train_rows`, shuffled, augmented, `batch_size` rows at a time (the last short batch is dropped
     when there is at least one whole one)."""
@@ -91,11 +96,11 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
             self._text_present = (self._tokens != 0).any(axis=1)
 
     def __len__(self) -> int:
-        return max(1, len(self._order) // self._batch_size)
+        return steps_per_epoch(len(self._order), self._batch_size)
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
         rows, generator = self._rows, np.random.default_rng([int(self._order[0]), batch, len(self._order)])
-        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        chosen = self._chosen(batch)
         photos = np.array(rows.photos[chosen])
         for slot, row in enumerate(chosen):
             extra = rows.extra_of_row.get(int(row))
@@ -106,35 +111,43 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         height, width = photos.shape[1:3]
         for slot in np.flatnonzero(outlier).tolist():
             photos[slot] = outlier_photo(generator, height, width, photos[slot], strokes=self._strokes)
+        return self._items(chosen, image=photos, image_present=photo_present, image_familiar=~outlier)
+
+    def _chosen(self, batch: int) -> NDArray[np.int64]:
+        """The rows of a batch."""
+        return self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
+
+    def _items(
+        self,
+        chosen: NDArray[np.int64],
+        *,
+        image: NDArray[Any],
+        image_present: NDArray[np.bool_],
+        image_familiar: NDArray[np.bool_],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The inputs and targets of the chosen rows; only what stands for their photos differs from kind to kind."""
         x = {
-            "image": photos,
+            "image": image,
             "token_ids": self._tokens[chosen],
-            "image_present": photo_present,
+            "image_present": image_present,
             "text_present": self._text_present[chosen],
         }
         y = {
-            "labels": rows.labels[chosen],
-            "image_familiar": 1.0 - outlier.astype(np.float32),
+            "labels": self._rows.labels[chosen],
+            "image_familiar": image_familiar.astype(np.float32),
             "text_familiar": 1.0 - self._gibberish[chosen],
             "text_matches": 1.0 - self._swapped[chosen],
-            "title_group": rows.title_group[chosen],
+            "title_group": self._rows.title_group[chosen],
         }
         return x, y
 
     def _encode(self, tokenizer: TitleTokenizer, label_names: Sequence[str], seed: int) -> NDArray[np.int32]:
         rng = random.Random(seed)
-        words = sorted(
-            {
-                word
-                for row in sorted(self._order.tolist())[:2000]
-                for word in clean_title(self._rows.titles[row]).split()
-                if len(word) > 3
-            }
-        )
+        # Of the training rows alone: another split's title must not be read here, not even beside a wrong photo.
+        own = [self._rows.titles[row] for row in sorted(self._order.tolist())]
+        words = sorted({word for title in own[:2000] for word in clean_title(title).split() if len(word) > 3})
         augment = TitleAugmentation(class_stems(label_names), [word.lower() for word in label_names], seed, self._title_changes)
         titles = []
-        # Of the training rows alone: another split's title must not be read here, not even beside a wrong photo.
-        others = [self._rows.titles[row] for row in sorted(self._order.tolist())]
         for row, title in enumerate(self._rows.titles):
             draw = rng.random()
             if title and draw < OUTLIER_SHARE:
@@ -142,7 +155,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
                 titles.append(outlier_title(rng, words))
             elif title and self._rows.photo_present[row] and draw < OUTLIER_SHARE + SWAPPED_TITLE_SHARE:
                 self._swapped[row] = 1.0
-                titles.append(augment(rng.choice(others)))
+                titles.append(augment(rng.choice(own)))
             else:
                 titles.append(augment(title) if title else "")
         plain = tokenizer.encode_many(titles)
@@ -167,21 +180,13 @@ class FeatureBatches(TrainingBatches):
         self._features, self._familiar = features, familiar
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        x = {
-            "image": self._features[chosen],
-            "token_ids": self._tokens[chosen],
-            "image_present": self._rows.photo_present[chosen],
-            "text_present": self._text_present[chosen],
-        }
-        y = {
-            "labels": self._rows.labels[chosen],
-            "image_familiar": self._familiar[chosen].astype(np.float32),
-            "text_familiar": 1.0 - self._gibberish[chosen],
-            "text_matches": 1.0 - self._swapped[chosen],
-            "title_group": self._rows.title_group[chosen],
-        }
-        return x, y
+        chosen = self._chosen(batch)
+        return self._items(
+            chosen,
+            image=self._features[chosen],
+            image_present=self._rows.photo_present[chosen],
+            image_familiar=self._familiar[chosen],
+        )
 
 
 class TitleBatches(TrainingBatches):
@@ -193,21 +198,13 @@ class TitleBatches(TrainingBatches):
         self._feature_width = feature_width
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        chosen = self._order[batch * self._batch_size : (batch + 1) * self._batch_size]
-        x = {
-            "image": np.zeros((len(chosen), self._feature_width), np.float32),
-            "token_ids": self._tokens[chosen],
-            "image_present": np.zeros(len(chosen), bool),
-            "text_present": self._text_present[chosen],
-        }
-        y = {
-            "labels": self._rows.labels[chosen],
-            "image_familiar": np.ones(len(chosen), np.float32),
-            "text_familiar": 1.0 - self._gibberish[chosen],
-            "text_matches": 1.0 - self._swapped[chosen],
-            "title_group": self._rows.title_group[chosen],
-        }
-        return x, y
+        chosen = self._chosen(batch)
+        return self._items(
+            chosen,
+            image=np.zeros((len(chosen), self._feature_width), np.float32),
+            image_present=np.zeros(len(chosen), bool),
+            image_familiar=np.ones(len(chosen), bool),
+        )
 
 
 def _resize(photos: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -111,6 +111,11 @@ class TrainingConfig:
     titles and joins the two is trained, on titles that are changed less. They cost what the title passes cost."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 1
 
+    @property
+    def strokes_are_outliers(self) -> bool:
+        """Whether bare line drawings may be shown as unfamiliar; a model of handwriting must not learn to refuse them."""
+        return self.image_augmentation != "digits"
+
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:

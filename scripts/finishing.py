@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from app.engine.text import TitleTokenizer
-from scripts.batches import OUTLIER_SHARE, FeatureBatches, Rows
+from scripts.batches import OUTLIER_SHARE, FeatureBatches, Rows, steps_per_epoch
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.losses import Recogniser
+from scripts.network import without_photo_branch
 from scripts.outliers import outlier_photo
-from scripts.title_passes import without_photo_branch
 
 VIEWS = 2
 """Different changes of every photo. With one, the heads would learn the training photos' own results by heart."""
@@ -41,7 +41,7 @@ def finish(
     rest = Recogniser(without_photo_branch(model.network), model.space, network, replace(training, image_augmentation="none"))
     rest.log_scale.assign(model.log_scale)
     rest.offset.assign(model.offset)
-    steps = max(1, len(train_rows) // min(training.batch_size, len(train_rows))) * training.finishing_passes
+    steps = steps_per_epoch(len(train_rows), training.batch_size) * training.finishing_passes
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
             0.0, steps, warmup_target=training.learning_rate / 2, warmup_steps=max(1, steps // 20)
@@ -89,7 +89,7 @@ def _view(
             if extra is not None and number % 2:
                 photos[slot] = rows.extra_photos[extra]
             if not familiar[row]:
-                photos[slot] = outlier_photo(rng, height, width, photos[slot], strokes=training.image_augmentation != "digits")
+                photos[slot] = outlier_photo(rng, height, width, photos[slot], strokes=training.strokes_are_outliers)
         changed = model.augment(keras.ops.convert_to_tensor(photos.astype(np.float32)))
         features[chosen] = branch.predict_on_batch(changed)
     return features, familiar

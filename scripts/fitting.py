@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.text import TitleTokenizer
-from scripts.batches import Rows, TrainingBatches
+from scripts.batches import Rows, TrainingBatches, steps_per_epoch
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.finishing import finish
@@ -104,7 +104,7 @@ def fit(
 
     With `resume` a run that was killed goes on after its last whole epoch.
     """
-    steps = max(1, len(train_rows) // min(training.batch_size, len(train_rows)))
+    steps = steps_per_epoch(len(train_rows), training.batch_size)
     total = steps * training.epochs
     optimizer = AveragingAdamW(
         WarmupCosine(training.learning_rate, int(total * training.warmup_fraction), total),
@@ -140,7 +140,7 @@ def fit(
                 batch_size=training.batch_size,
                 seed=training.seed,
                 epoch=epoch,
-                strokes_are_outliers=training.image_augmentation != "digits",
+                strokes_are_outliers=training.strokes_are_outliers,
             )
             started = time.monotonic()
             with warnings.catch_warnings():

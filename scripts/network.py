@@ -9,6 +9,7 @@ vector int8 they run several times faster per FLOP than depthwise ones or LayerN
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
@@ -218,6 +219,16 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
         hidden = layers.Dense(64, activation="relu", name=f"{branch}_domain_hidden")(value)
         outputs[f"{branch}_in_domain"] = scalar(layers.Dense(1, name=f"{branch}_domain")(hidden))
     return keras.Model(inputs, outputs, name="itemlens")
+
+
+def without_photo_branch(network: keras.Model) -> keras.Model:
+    """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos."""
+    inputs = {tensor.name: tensor for tensor in network.inputs}
+    inputs["image"] = network.get_layer("image_dense").output
+    with warnings.catch_warnings():
+        # Keras wants the tensor to be called `image` too, but it is another layer's output here.
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        return keras.Model(inputs, network.output)
 
 
 def multiply_accumulates(model: keras.Model, config: NetworkConfig) -> int:

@@ -7,7 +7,6 @@ a rare colour or kind are still half learned when the photos are done.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from scripts.batches import Rows, TitleBatches
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
+from scripts.network import without_photo_branch
 
 COOLDOWN_SHARE = 0.3
 SHARED_LAYERS = ("fusion", "heads", "embedding", "image_domain_hidden", "image_domain")
@@ -125,13 +125,3 @@ class TitlePasses:
             print(f"titles, pass {number + 1} of {self._passes}", flush=True)
             with self._shared_held():
                 self._model.fit(batches, epochs=1, shuffle=False, verbose="auto")
-
-
-def without_photo_branch(network: keras.Model) -> keras.Model:
-    """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos."""
-    inputs = {tensor.name: tensor for tensor in network.inputs}
-    inputs["image"] = network.get_layer("image_dense").output
-    with warnings.catch_warnings():
-        # Keras wants the tensor to be called `image` too, but it is another layer's output here.
-        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-        return keras.Model(inputs, network.output)
