@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from app.engine.answers import PATTERNS
 from app.engine.errors import BundleError
 from app.engine.images import fit_photo
-from app.engine.runtimes import RuntimeName
 from scripts.config import ConfigError, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
 from scripts.pictures import draw_predictions
@@ -46,16 +45,14 @@ FOREIGN_ITEMS = 500
 
 
 def evaluate_bundle(
-    folder: Path,
+    model: ServedModel,
     catalogue: Catalogue,
     *,
     split: str = "test",
-    runtime: RuntimeName = "tensorflow",
     digits: NDArray[np.uint8] | None = None,
 ) -> Quality:
     """All figures of a bundle on one split, as JSON-ready values. `digits` uint8[N, 28, 28]: handwriting that a model of
     something else should not recognise."""
-    model = ServedModel(folder, runtime=runtime)
     chosen = np.flatnonzero(catalogue.split == split)
     if not len(chosen):
         raise CatalogueError(f"the catalogue has no row in split {split!r}")
@@ -71,7 +68,7 @@ def evaluate_bundle(
         "version": model.bundle.version,
         "split": split,
         "rows": len(chosen),
-        "runtime": runtime,
+        "runtime": model.runtime.name,
         "patterns": {},
         "abstaining": {},
         "agreement": None,
@@ -105,16 +102,17 @@ def evaluate_bundle(
     return quality
 
 
-def runtime_parity(folder: Path, catalogue: Catalogue, *, split: str, rows: int = 1000) -> Quality:
-    """How LiteRT's answers differ from TensorFlow's: the least cosine between their embeddings and, per attribute, the
-    share of rows with the same label, on up to `rows` rows."""
+def runtime_parity(
+    tensorflow: ServedModel, litert: ServedModel, catalogue: Catalogue, *, split: str, rows: int = 1000
+) -> Quality:
+    """How LiteRT's answers differ from TensorFlow's, of one bundle: the least cosine between their embeddings and, per
+    attribute, the share of rows with the same label, on up to `rows` rows."""
     chosen = np.flatnonzero(catalogue.split == split)[:rows]
-    models = [ServedModel(folder, runtime=runtime) for runtime in ("tensorflow", "litert")]
-    photos = catalogue.photos[chosen] if models[0].reads_photos else None
-    titles = [catalogue.titles[i] for i in chosen] if models[0].reads_titles else None
+    photos = catalogue.photos[chosen] if tensorflow.reads_photos else None
+    titles = [catalogue.titles[i] for i in chosen] if tensorflow.reads_titles else None
     present = catalogue.photo_present[chosen]
-    reference, other = (model.run(photos, titles, photo_present=present) for model in models)
-    answerer = models[0].answerer
+    reference, other = (model.run(photos, titles, photo_present=present) for model in (tensorflow, litert))
+    answerer = tensorflow.answerer
     cosine = (reference["fused_embedding"] * other["fused_embedding"]).sum(axis=1)
     same = {
         name: float(
@@ -212,13 +210,14 @@ def main(argv: list[str] | None = None) -> int:
         config = config_from_arguments(arguments)
         catalogue = load_catalogue(config, cache_dir=arguments.runs / "cache")
         digits = load_digits(arguments.digits) if arguments.digits else None
-        quality = evaluate_bundle(arguments.bundle, catalogue, split=arguments.split, runtime=arguments.runtime, digits=digits)
+        model = ServedModel(arguments.bundle, runtime=arguments.runtime)
+        quality = evaluate_bundle(model, catalogue, split=arguments.split, digits=digits)
     except (ConfigError, CatalogueError, BundleError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     print_quality(quality)
     pictures = arguments.pictures or arguments.runs / quality["model"]
-    draw_predictions(pictures / f"predictions-{arguments.split}.png", arguments.bundle, catalogue, arguments.split)
+    draw_predictions(pictures / f"predictions-{arguments.split}.png", model, catalogue, arguments.split)
     print(f"pictures in {pictures}")
     if arguments.json:
         arguments.json.write_text(json.dumps(quality, indent=1) + "\n")

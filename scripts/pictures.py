@@ -16,10 +16,12 @@ from scripts.quality import answers
 from scripts.served_model import ServedModel
 
 
-def draw_run(run_dir: Path, bundle: Path, catalogue: Catalogue, history: Sequence[dict[str, float]], *, split: str) -> None:
+def draw_run(
+    run_dir: Path, model: ServedModel, catalogue: Catalogue, history: Sequence[dict[str, float]], *, split: str
+) -> None:
     """`curves.png` and `predictions.png` in `run_dir`."""
     draw_curves(run_dir / "curves.png", history)
-    draw_predictions(run_dir / "predictions.png", bundle, catalogue, split)
+    draw_predictions(run_dir / "predictions.png", model, catalogue, split)
 
 
 def _pyplot() -> Any:
@@ -57,10 +59,9 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
     plt.close(figure)
 
 
-def draw_predictions(path: Path, bundle: Path, catalogue: Catalogue, split: str, count: int = 24) -> None:
-    """Photos of the split with their titles, the bundle's answers, and the truth where it differs."""
+def draw_predictions(path: Path, model: ServedModel, catalogue: Catalogue, split: str, count: int = 24) -> None:
+    """Photos of the split with their titles, the model's answers, and the truth where it differs."""
     plt = _pyplot()
-    model = ServedModel(bundle)
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = np.flatnonzero((catalogue.split == split) & (catalogue.photo_present | (not model.reads_photos)))
     if not len(chosen):

@@ -55,7 +55,6 @@ class ServedModel:
         """All outputs for N rows. `photos` uint8[N, H, W, 3] or None, `titles` N strings or None ("" is absent).
         `progress` names the bar; None shows none."""
         count = len(photos) if photos is not None else len(titles or ())
-        batch = self.spec.blank_batch(0)
         step = self.runtime.buckets[-1]
         parts: list[Outputs] = []
         with tqdm(total=count, desc=progress, unit="item", disable=progress is None) as bar:

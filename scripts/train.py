@@ -49,6 +49,7 @@ from scripts.losses import Recogniser
 from scripts.model_card import model_card
 from scripts.network import build_network
 from scripts.pictures import draw_run
+from scripts.served_model import ServedModel
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,14 +154,17 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         write_descriptions(folder, labels=space.to_json(applies), calibration=calibration, tokenizer=tokenizer)
         write_golden(folder, drawn, config=config.network, tokenizer=tokenizer)
         seal(folder, manifest)
-        quality = evaluate_bundle(folder, catalogue, split=arguments.report_split)
-        quality["litert"] = runtime_parity(folder, catalogue, split=arguments.report_split)
+        served = ServedModel(folder)
+        quality = evaluate_bundle(served, catalogue, split=arguments.report_split)
+        quality["litert"] = runtime_parity(
+            served, ServedModel(folder, runtime="litert"), catalogue, split=arguments.report_split
+        )
         write_json(folder / "metrics.json", quality)
         (folder / "MODEL_CARD.md").write_text(model_card(config, manifest, quality, catalogue.report.to_json()))
         seal(folder, manifest)
     write_json(run_dir / "metrics.json", quality)
     print_quality(quality)
-    draw_run(run_dir, destination, catalogue, history, split=arguments.report_split)
+    draw_run(run_dir, served, catalogue, history, split=arguments.report_split)
     print(f"{destination} written, pictures and logs in {run_dir}, {time.monotonic() - started:.0f} s")
     return 0
 

@@ -11,6 +11,7 @@ from PIL import Image
 from scripts.config import load_config
 from scripts.data.catalogue import Catalogue, load_catalogue
 from scripts.pictures import draw_run
+from scripts.served_model import ServedModel
 from tests.scripts.conftest import MadeRun
 
 
@@ -21,7 +22,7 @@ def catalogue(shop: Path, trained: MadeRun, tmp_path_factory: pytest.TempPathFac
 
 def test_titles_with_prices_and_a_run_without_history_are_drawn(trained: MadeRun, catalogue: Catalogue, tmp_path: Path) -> None:
     priced = replace(catalogue, titles=["only $5 instead of $\\frac 10"] * len(catalogue.titles))
-    draw_run(tmp_path, trained.bundle, priced, [], split="test")
+    draw_run(tmp_path, ServedModel(trained.bundle, runtime="litert"), priced, [], split="test")
     for name in ("curves.png", "predictions.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300
@@ -29,5 +30,7 @@ def test_titles_with_prices_and_a_run_without_history_are_drawn(trained: MadeRun
 
 
 def test_a_split_without_rows_has_no_predictions(trained: MadeRun, catalogue: Catalogue, tmp_path: Path) -> None:
-    draw_run(tmp_path, trained.bundle, catalogue, [{"loss": 2.0}, {"loss": 1.0}], split="nothing")
+    draw_run(
+        tmp_path, ServedModel(trained.bundle, runtime="litert"), catalogue, [{"loss": 2.0}, {"loss": 1.0}], split="nothing"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
