@@ -1,8 +1,9 @@
 """Rows of a catalogue to batches of the network's inputs and targets, one epoch at a time.
 
 Owns shuffling, missing inputs, made outliers and swapped titles. Backend-neutral (numpy in, numpy out), so that one
-script trains on TensorFlow, JAX and torch. Everything random follows from (seed, epoch): a resumed run sees the very
-batches that an uninterrupted one would have seen.
+script trains on TensorFlow, JAX and torch. What is random follows from (seed, epoch), so a resumed run sees the batches of
+an uninterrupted one, but for one thing: the tokenizer library cuts some titles into rougher pieces (`encode_many`'s
+`dropout`) from a source of its own that takes no seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The state of a training run on disk: enough to go on as if nothing had happened.
+"""The state of a training run on disk: enough to go on after the last whole epoch.
 
-Owns one file per run, `checkpoint.npz`, replaced atomically after every epoch. Everything random in an epoch follows
-from the seed and the epoch's number, so the variables and the number are the whole state.
+Owns one file per run, `checkpoint.npz`, replaced atomically after every epoch. The variables and
+the epoch's number are the whole state; how far a resumed run repeats an uninterrupted one, `scripts.batches` says.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class TitlePasses:
         batch_size: int,
         seed: int,
     ) -> None:
-        """All passes before `epoch`; everything random follows from (seed, epoch)."""
+        """All passes before `epoch`, randomly as `scripts.batches` says."""
         for number in range(self._passes):
             batches = TitleBatches(
                 rows,
