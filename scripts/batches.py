@@ -190,24 +190,6 @@ class FeatureBatches(TrainingBatches):
         )
 
 
-class TitleBatches(TrainingBatches):
-    """The same rows without their photos; `image` holds `feature_width` zeros a row, standing in for the image branch."""
-
-    def __init__(self, rows: Rows, train_rows: NDArray[np.int64], *, feature_width: int, **options: Any) -> None:
-        with_title = train_rows[[bool(rows.titles[row].strip()) for row in train_rows]]
-        super().__init__(rows, with_title, **options)
-        self._feature_width = feature_width
-
-    def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        chosen = self._chosen(batch)
-        return self._items(
-            chosen,
-            image=np.zeros((len(chosen), self._feature_width), np.float32),
-            image_present=np.zeros(len(chosen), bool),
-            image_familiar=np.ones(len(chosen), bool),
-        )
-
-
 def _resize(photos: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     smaller = np.empty((len(photos), height, width, 3), np.uint8)
     for row, photo in enumerate(photos):

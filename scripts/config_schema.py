@@ -103,12 +103,12 @@ class TrainingConfig:
     image_augmentation: Literal["none", "digits", "products"] = "products"
     progressive_resizing: bool = True
     """Early epochs see smaller photos: 0.6 of the side at first, full size for the last 40 % of the epochs."""
-    title_passes: Annotated[int, Between(0, 100)] = 2
-    """Passes over the titles alone before each epoch, for a model that reads both. They cost a sixth of an epoch with
-    photos, and a title's rare words need many more steps than the photos do."""
+    title_changes: Annotated[float, Between(0, 1)] = 0.6
+    """How often training titles are changed at random (`scripts.title_augmentation`), from never to the full recipe. The
+    full recipe hides the words that most titles are read by so often that they are learned late."""
     finishing_passes: Annotated[int, Between(0, 100)] = 4
     """Passes after the last epoch, for a model that reads both, in which the photo branch is held and only what reads
-    titles and joins the two is trained, on titles that are changed less. They cost what the title passes cost."""
+    titles and joins the two is trained, on titles that are changed less. One costs a sixth of an epoch with photos."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 1
 
     @property

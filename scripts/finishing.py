@@ -63,7 +63,7 @@ def finish(
             label_names=label_names,
             batch_size=training.batch_size,
             seed=training.seed,
-            epoch=20_000 + number,  # far from the numbers of the epochs and of the title passes
+            epoch=20_000 + number,  # far from the numbers of the epochs
             strokes_are_outliers=False,
             title_changes=TITLE_CHANGES,
         )

@@ -25,7 +25,7 @@ from scripts.config import NetworkConfig, TrainingConfig
 from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
-from scripts.title_passes import TitlePasses
+from scripts.normalisation import settle_normalisation
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -66,11 +66,6 @@ class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         finally:
             for variable, value in zip(variables, kept, strict=True):
                 variable.assign(value)
-
-    def restart_averages(self, variables: Sequence[Any]) -> None:
-        """Set the averages of these variables to their present values, after something else has moved them."""
-        for variable in variables:
-            self._model_variables_moving_average[self._get_variable_index(variable)].assign(variable)
 
     def use_averages(self, variables: Sequence[Any]) -> None:
         for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
@@ -116,16 +111,13 @@ def fit(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
     model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(model.trainable_variables)
-    title_passes = None
-    if model.has_image and model.has_text and training.title_passes:
-        title_passes = TitlePasses(model.network, space, network, training, steps_per_pass=steps)
-    optimizers = [optimizer, *([title_passes.optimizer] if title_passes else [])]
     checkpoint = run_dir / "checkpoint.npz"
     history: list[dict[str, float]] = []
     if resume and checkpoint.exists():
-        history = restore_checkpoint(checkpoint, model, optimizers)["history"]
+        history = restore_checkpoint(checkpoint, model, [optimizer])["history"]
         print(f"resuming after epoch {len(history)} of {training.epochs}", flush=True)
     names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
+    with_photo = train_rows[rows.photo_present[train_rows]]
     sizes = photo_sizes(network, training) if network.image_height else [(8, 8)] * training.epochs
     sized, size = rows, rows.photos.shape[1:3]
     with _scalars(run_dir / "tensorboard") as write_scalar:
@@ -141,39 +133,31 @@ def fit(
                 seed=training.seed,
                 epoch=epoch,
                 strokes_are_outliers=training.strokes_are_outliers,
+                title_changes=training.title_changes,
             )
             started = time.monotonic()
             with warnings.catch_warnings():
                 # A network with one branch has variables that its loss does not reach; that is meant.
                 warnings.filterwarnings("ignore", message="Gradients do not exist")
-                if title_passes and tokenizer:
-                    title_passes.run(
-                        rows,
-                        train_rows,
-                        epoch=epoch,
-                        tokenizer=tokenizer,
-                        label_names=names,
-                        batch_size=training.batch_size,
-                        seed=training.seed,
-                    )
-                    optimizer.restart_averages(title_passes.text_variables)
                 logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
             entry = {name: float(values[-1]) for name, values in logs.items()}
             entry["seconds"] = time.monotonic() - started
             if len(val_rows):
                 with optimizer.averaged(model.trainable_variables):
+                    settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
                     entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
             history.append(entry)
             for name, value in entry.items():
                 write_scalar(name, value, epoch)
-            save_checkpoint(checkpoint, model, optimizers, {"history": history})
+            save_checkpoint(checkpoint, model, [optimizer], {"history": history})
             first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
             shown = "  ".join(
                 f"{name} {value:.4g}" for name, value in entry.items() if not name.startswith("val_") or name.startswith(first)
             )
             print(f"epoch {epoch + 1}/{training.epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
     optimizer.use_averages(model.trainable_variables)
-    if title_passes and tokenizer and training.finishing_passes:
+    settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
+    if model.has_image and model.has_text and tokenizer and training.finishing_passes:
         finish(model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training)
         if len(val_rows):
             history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)

@@ -25,7 +25,7 @@ from scripts.image_augmentation import ImageAugmentation
 from scripts.labels import LabelSpace
 
 PATTERN_WEIGHT = {"fused": 1.0, "image": 1.0, "text": 0.5}
-HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.35, 0.25
+HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.5, 0.25
 IN_DOMAIN_WEIGHT = 0.2
 
 

