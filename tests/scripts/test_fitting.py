@@ -27,9 +27,7 @@ NETWORK = NetworkConfig(
     recurrent_width=4, fused_width=8, embedding_width=4, dimensions=(4,), dropout=0.2,
 )  # fmt: skip
 # Dropout and augmentation on: what is random must survive the interruption too.
-TRAINING = TrainingConfig(
-    epochs=2, batch_size=16, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False
-)
+TRAINING = TrainingConfig(epochs=2, batch_size=16, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False)
 COUNT = 20
 
 

@@ -12,7 +12,15 @@ from scripts.title_augmentation import TitleAugmentation, class_stems, mask_clas
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Tshirts", "t-shirt"), ("Watches", "watch"), ("Shoes", "shoe"), ("Jeans", "jean"), ("Caps", "cap"), ("Dresses", "dress")]
+    ("one", "other"),
+    [
+        ("Tshirts", "t-shirt"),
+        ("Watches", "watch"),
+        ("Shoes", "shoe"),
+        ("Jeans", "jean"),
+        ("Caps", "cap"),
+        ("Dresses", "dress"),
+    ],
 )
 def test_singular_and_plural_share_a_stem(one: str, other: str) -> None:
     assert stem(one) == stem(other)
