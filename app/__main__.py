@@ -1,32 +1,30 @@
 """`python -m app`: read the settings, bind, load the models, serve.
 
-Owns exit codes and what the operator reads when something is wrong: one clear line, never a traceback. 0 after a normal
-stop, 1 when the service cannot start (port taken, no model that passes its checks), 2 for a bad setting or argument.
+Owns the choice between one process and several, exit codes, and what the operator reads when something is wrong: one clear
+line, never a traceback. 0 after a normal stop, 1 when the service cannot start (port taken, no model that passes its
+checks), 2 for a bad setting or argument.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import ipaddress
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
 import structlog
-import uvicorn
 
 from app import __version__
 from app.engine.errors import BundleError
-from app.lifespan import open_configured_engine
+from app.listeners import bind_listeners
 from app.logging import configure_logging
-from app.main import create_app
-from app.protocol import ItemlensHttpProtocol
 from app.settings import PREFIX, Settings, SettingsError, allowed, load_settings, settings_table
 
 log = structlog.stdlib.get_logger("itemlens")
@@ -69,8 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     # Until uvicorn takes the signal over: a container's first process has no default action, and would load on.
     signal.signal(signal.SIGTERM, _stop_loading)
     try:
-        with _bind(settings) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, listener))
+        if not settings.key_digests() and not _is_loopback(settings.host):
+            log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
+        listeners = _bind(settings, settings.effective_workers)
+        if len(listeners) > 1:
+            return _serve_with_workers(settings, listeners)
+        _serve_alone(settings, listeners[0])
     except (_StartError, BundleError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1
@@ -84,82 +86,77 @@ def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says that it listens once it does, and not before."""
+def _serve_alone(settings: Settings, listener: socket.socket) -> None:
+    from app.server import serve
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._announce()
-
-
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    engine = await open_configured_engine(settings)
-    app = create_app(settings, engine=engine)
-    config = uvicorn.Config(
-        app,
-        http=ItemlensHttpProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.graceful_shutdown_s,
-    )
-
-    def announce() -> None:
-        port = listener.getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        log.info(
-            "listening",
-            url=f"http://{host}:{port}",
-            docs=f"http://{host}:{port}/docs" if settings.docs_enabled else None,
-            models=[f"{model.name}/{model.version}" for model in engine.models()],
-        )
-
-    if not settings.key_digests() and not _is_loopback(settings.host):
-        log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
-    # The server handles these itself and raises them again once it has stopped: that stop is a success.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, lambda *_: None)
-    await _AnnouncingServer(config, announce).serve(sockets=[listener])
+    serve(settings, listener, lambda models: _announce(settings, listener, models))
     log.info("stopped")
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it exists (it has no wheels for Windows), else the standard loop."""
+def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> int:
+    """Several processes, one per listener; returns the exit code."""
+    # Each worker computes on its own core; a pool of linear algebra threads in each would only fight over them. Also keeps the
+    # parent at one thread, which a fork needs.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return None
-    return new_event_loop
+        folder = tempfile.TemporaryDirectory(prefix="itemlens-metrics-")
+    except OSError:
+        raise _StartError(
+            "Several workers share their metrics in a temporary folder, and none can be made. "
+            f"Let TMPDIR name a writable one (a tmpfs will do), or set {PREFIX}WORKERS=1."
+        ) from None
+    with folder:
+        # Read by the metrics library when it is imported, which is why everything that measures is imported below.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+        from prometheus_client import multiprocess
+
+        # Imported before the fork: the workers share these pages, and a replacement starts in the time that its models need.
+        import app.engine.engine  # noqa: F401
+        from app.server import serve
+        from app.supervisor import Supervisor, WorkerFailed
+
+        def work(listener: socket.socket, ready: Callable[[str], None], parent_gone: int) -> int:
+            signal.signal(signal.SIGTERM, _stop_loading)
+            try:
+                serve(settings, listener, lambda models: ready(" ".join(models)), parent_gone=parent_gone)
+            except BundleError as error:
+                raise WorkerFailed(str(error)) from None
+            return 0
+
+        supervisor = Supervisor(
+            listeners,
+            work,
+            grace_s=settings.graceful_shutdown_s,
+            on_ready=lambda models: _announce(settings, listeners[0], models.split()),
+            on_exit=multiprocess.mark_process_dead,
+        )
+        code = supervisor.run()
+    if code == 0:
+        log.info("stopped")
+    return code
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _announce(settings: Settings, listener: socket.socket, models: list[str]) -> None:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    log.info(
+        "listening",
+        url=f"http://{host}:{port}",
+        docs=f"http://{host}:{port}/docs" if settings.docs_enabled else None,
+        models=models,
+    )
+
+
+def _bind(settings: Settings, workers: int) -> list[socket.socket]:
     """Take the port before the models are loaded: a taken one is then known at once. Raises `_StartError`."""
-    listener = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        return bind_listeners(settings.host, settings.port, workers)
     except OSError as error:
-        if listener is not None:
-            listener.close()
         reason = (error.strerror or str(error)).lower()
         raise _StartError(
             f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
             f"Stop what uses it, or set {PREFIX}HOST or {PREFIX}PORT."
         ) from None
-    listener.setblocking(False)
-    return listener
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,7 +27,7 @@ async def open_configured_engine(settings: Settings) -> Engine:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the engine unless the app was given one. Raises `BundleError`."""
-    metrics.BUILD.info({"version": __version__})
+    metrics.BUILD.labels(__version__).set(1)
     if app.state.engine is None:
         app.state.engine = await open_configured_engine(app.state.settings)
     engine: Engine = app.state.engine

@@ -2,11 +2,13 @@
 
 Owns names, labels, units and buckets. A leaf: it imports nothing else of the app, so that the HTTP front end and the
 engine can both report without knowing each other. Label values come from closed sets (route templates, model names,
-attribute names, decisions), never from a request's content. What crosses a process boundary (several workers) is not
-its business.
+attribute names, decisions), never from a request's content. With several workers (`PROMETHEUS_MULTIPROC_DIR` is set) each
+answer of `render` is their sum.
 """
 
 from __future__ import annotations
+
+import os
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,22 +16,23 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
-    Info,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
+    multiprocess,
 )
 
 REGISTRY = CollectorRegistry(auto_describe=True)
-ProcessCollector(registry=REGISTRY)
-PlatformCollector(registry=REGISTRY)
-GCCollector(registry=REGISTRY)
+PROCESS_REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=PROCESS_REGISTRY)
+PlatformCollector(registry=PROCESS_REGISTRY)
+GCCollector(registry=PROCESS_REGISTRY)
 
 # From a health probe (0.5 ms) to a bulk request of minutes: one set, so that the stages can be compared.
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 
-BUILD = Info("itemlens_build", "Version of the service.", registry=REGISTRY)
+BUILD = Gauge("itemlens_build_info", "1 for the version that runs.", ("version",), multiprocess_mode="max", registry=REGISTRY)
 
 # --- HTTP, reported by app.edge ---------------------------------------------------------------------------------
 
@@ -47,7 +50,10 @@ REQUEST_DURATION = Histogram(
     registry=REGISTRY,
 )
 REQUESTS_IN_PROGRESS = Gauge(
-    "itemlens_http_requests_in_progress", "Requests that have not been answered yet.", registry=REGISTRY
+    "itemlens_http_requests_in_progress",
+    "Requests that have not been answered yet.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
 )
 REQUEST_ITEMS = Histogram("itemlens_http_request_items", "Items in one request.", ("route",), buckets=_ITEMS, registry=REGISTRY)
 
@@ -76,7 +82,9 @@ MODEL_DURATION_SECONDS = Histogram(
     "itemlens_model_duration_seconds", "One runtime call (a batch).", ("model",), buckets=_SECONDS, registry=REGISTRY
 )
 BATCH_SIZE = Histogram("itemlens_batch_items", "Items in one runtime call.", ("model",), buckets=_ITEMS, registry=REGISTRY)
-QUEUE_DEPTH = Gauge("itemlens_queue_items", "Items waiting for the runtime.", ("model",), registry=REGISTRY)
+QUEUE_DEPTH = Gauge(
+    "itemlens_queue_items", "Items waiting for the runtime.", ("model",), multiprocess_mode="livesum", registry=REGISTRY
+)
 DECISIONS = Counter(
     "itemlens_decisions",
     "Decisions per model and attribute; a drifting catalogue shows here first.",
@@ -91,12 +99,20 @@ SHED_ITEMS = Counter(
 )
 MODEL_READY = Gauge(
     "itemlens_model_ready",
-    "1 for a version that serves, 0 for one that was refused.",
+    "1 for a version that serves, 0 for one that was refused (by any worker).",
     ("model", "version"),
+    multiprocess_mode="livemin",
     registry=REGISTRY,
 )
 
 
 def render() -> bytes:
-    """The registry in Prometheus' text exposition format, version 0.0.4."""
-    return generate_latest(REGISTRY)
+    """All metrics, summed over the workers, in Prometheus' text exposition format, version 0.0.4.
+
+    The process's own (memory, files, garbage collection) are those of the worker that answers.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY) + generate_latest(PROCESS_REGISTRY)
+    shared = CollectorRegistry()
+    multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    return generate_latest(shared) + generate_latest(PROCESS_REGISTRY)

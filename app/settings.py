@@ -70,11 +70,18 @@ class Settings(BaseSettings):
         description="Pins the default model to one version; the service does not start without it. Unset: the newest "
         "that passes its checks.",
     )
+    workers: int = Field(
+        1,
+        ge=0,
+        le=256,
+        description="Processes that serve; 0 means one per core that the service may use. Each holds the models and has limits "
+        "of its own.",
+    )
     runtime_threads: int = Field(
-        0, ge=0, le=256, description="Threads of one runtime call; 0 means one per core that the process may use."
+        0, ge=0, le=256, description="Threads of one runtime call; 0 means a worker's share of the cores."
     )
     decode_threads: int = Field(
-        0, ge=0, le=256, description="Threads that decode photos; 0 means one per core that the process may use."
+        0, ge=0, le=256, description="Threads that decode photos in one worker; 0 means its share of the cores."
     )
     max_batch_items: int = Field(
         64,
@@ -86,8 +93,8 @@ class Settings(BaseSettings):
         512,
         ge=1,
         le=65_536,
-        description="Most items of one model admitted and not yet answered; more are refused with 503. Eight full "
-        "requests of 64.",
+        description="Most items of one model admitted by a worker and not yet answered; more are refused with 503. Eight "
+        "full requests of 64.",
     )
 
     # --- Limits of one request ---
@@ -184,17 +191,24 @@ class Settings(BaseSettings):
         digests = value.split(",") if isinstance(value, str) else value
         return parse_digests(digests)
 
+    @property
+    def effective_workers(self) -> int:
+        from app.engine.settings import usable_cpus
+
+        return self.workers or usable_cpus()
+
     def engine_settings(self) -> EngineSettings:
         """What the engine needs to know, and nothing of HTTP."""
-        from app.engine.settings import EngineSettings
+        from app.engine.settings import EngineSettings, usable_cpus
 
+        share_of_cpus = max(1, usable_cpus() // self.effective_workers)
         return EngineSettings(
             models_dir=self.models_dir,
             runtime=self.runtime,
             default_model=self.default_model,
             default_version=self.default_version,
-            runtime_threads=self.runtime_threads,
-            decode_threads=self.decode_threads,
+            runtime_threads=self.runtime_threads or share_of_cpus,
+            decode_threads=self.decode_threads or share_of_cpus,
             max_batch_items=self.max_batch_items,
             max_queue_items=self.max_queue_items,
             max_image_bytes=self.max_image_bytes,

@@ -1,0 +1,41 @@
+"""The sockets that the service listens on.
+
+Owns binding them. Refuses to know who accepts on them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` sockets on one address, one per worker: the kernel spreads connections over them evenly, where a
+    shared one leaves some workers idle. Port 0 takes one free port for all. Raises OSError.
+
+    They are bound but do not listen: a client is refused until a worker is ready to answer. A port that another service
+    holds is refused, even if that service would share it.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listeners: list[socket.socket] = []
+    try:
+        if count > 1:
+            # A socket that does not share finds out whether anybody else, sharing or not, has the port.
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        for _ in range(count):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            if os.name == "posix":  # elsewhere the option lets anybody take the port over
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if count > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.setblocking(False)
+            listener.bind(address)
+            address = listener.getsockname()
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners

@@ -1,0 +1,293 @@
+"""Several worker processes behind one address: start, watch, replace, stop.
+
+Owns processes and signals. The parent holds every listening socket and serves nothing itself: connections that arrive while a
+worker is being replaced wait in its socket's backlog instead of being refused. Refuses to know what a worker does with its
+socket. POSIX only (fork, SO_REUSEPORT).
+
+SIGTERM and SIGINT stop the workers in order; SIGHUP replaces them one by one, each old one only after the new one is ready;
+a worker that dies is replaced at once, and ever more slowly if it keeps dying.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+log = structlog.stdlib.get_logger("itemlens")
+
+RunWorker = Callable[[socket.socket, Callable[[str], None], int], int]
+"""Serve on the socket until SIGTERM, or until the third argument (a file descriptor) is at its end because the parent is
+gone; call the second argument, with what there is to say of it (one line), once ready. Returns the exit code; raises
+`WorkerFailed` when it cannot start."""
+
+STABLE_S = 10.0
+"""A worker that lived this long after being ready died of something new: its replacement is not held back."""
+MAX_BACKOFF_S = 15.0
+KILL_AFTER_GRACE_S = 3.0
+_READY = b"\0"
+_MAX_MESSAGE_BYTES = 4096
+
+
+class WorkerFailed(Exception):
+    """The worker cannot serve; the message is one line for the operator."""
+
+
+@dataclass
+class _Worker:
+    slot: int
+    pid: int
+    reports: int
+    """Read end of the worker's pipe: `_READY` and a line about it, or why it cannot serve."""
+    replaces: _Worker | None = None
+    ready_at_s: float | None = None
+    message: bytes = b""
+    stopping: bool = False
+
+
+@dataclass
+class _Slot:
+    listener: socket.socket
+    current: _Worker | None = None
+    failures: int = 0
+    start_at_s: float | None = 0.0
+
+
+@dataclass
+class Supervisor:
+    """`run` blocks until the service has stopped. One worker per listener. Must be used in a process with one thread.
+
+    `grace_s`: how long a worker may take to stop before it is killed. `on_ready` is called once, when all are
+    ready, with what the last of them said; `on_exit` with the pid of every worker that has gone.
+    """
+
+    listeners: Sequence[socket.socket]
+    run_worker: RunWorker
+    grace_s: float
+    on_ready: Callable[[str], None] = lambda _said: None
+    on_exit: Callable[[int], None] = lambda _pid: None
+    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _rolling: list[int] = field(default_factory=list)
+    _stop_at_s: float | None = None
+    _announced: bool = False
+
+    def run(self) -> int:
+        """The exit code: 0 after an asked-for stop, 1 when no worker can serve (the reason is on standard error)."""
+        self._slots = [_Slot(listener) for listener in self.listeners]
+        self._lifeline, self._lifeline_end = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        wake, wake_end = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(wake_end, False)
+        self._selector.register(wake, selectors.EVENT_READ)
+        previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        try:
+            return self._loop(wake)
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for worker in self._workers.values():
+                os.kill(worker.pid, signal.SIGKILL)
+                os.waitpid(worker.pid, 0)
+                os.close(worker.reports)
+            self._workers.clear()
+            self._selector.close()
+            for end in (wake, wake_end, self._lifeline, self._lifeline_end):
+                os.close(end)
+
+    def _loop(self, wake: int) -> int:
+        while True:
+            if self._stop_at_s is None:
+                self._start_what_is_due()
+            elif not self._workers:
+                return 0
+            for key, _ in self._selector.select(self._pause_s()):
+                if key.fd == wake:
+                    for number in os.read(wake, 4096):
+                        self._signalled(number)
+                else:
+                    self._reported(self._workers[key.data])
+            failure = self._reap()
+            if failure is not None:
+                sys.stderr.write(failure + "\n")
+                return 1
+            self._kill_what_will_not_stop()
+
+    def _pause_s(self) -> float | None:
+        waits = [slot.start_at_s for slot in self._slots if slot.start_at_s is not None]
+        if self._stop_at_s is not None:
+            waits = [self._stop_at_s]
+        return max(0.0, min(waits) - time.monotonic()) + 0.01 if waits else None
+
+    # --- starting -----------------------------------------------------------------------------------------------
+
+    def _start_what_is_due(self) -> None:
+        for number, slot in enumerate(self._slots):
+            if slot.start_at_s is not None and slot.start_at_s <= time.monotonic():
+                slot.start_at_s = None
+                slot.current = self._fork(number)
+
+    def _fork(self, slot: int, replaces: _Worker | None = None) -> _Worker:
+        reports, reports_end = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reports)
+            self._be_worker(slot, reports_end)
+        os.close(reports_end)
+        worker = _Worker(slot, pid, reports, replaces)
+        self._workers[pid] = worker
+        self._selector.register(reports, selectors.EVENT_READ, pid)
+        return worker
+
+    def _be_worker(self, slot: int, reports: int) -> None:
+        """The child's life; never returns."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once. SIGHUP is the parent's too.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            self._selector.close()
+            os.close(self._lifeline_end)
+            for worker in self._workers.values():
+                os.close(worker.reports)
+            for other, listener in enumerate(self.listeners):
+                if other != slot:
+                    listener.close()
+            code = self.run_worker(
+                self.listeners[slot], lambda said: _report(reports, _READY + said.encode() + b"\n"), self._lifeline
+            )
+        except WorkerFailed as error:
+            _report(reports, " ".join(str(error).split()).encode()[:_MAX_MESSAGE_BYTES])
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 1
+        except BaseException as error:
+            log.exception("worker_failed", exc_info=error)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def _reported(self, worker: _Worker) -> None:
+        said = os.read(worker.reports, _MAX_MESSAGE_BYTES)
+        if not said:
+            self._selector.unregister(worker.reports)
+            return
+        worker.message += said
+        if not (worker.message.startswith(_READY) and worker.message.endswith(b"\n")):
+            return
+        worker.ready_at_s = time.monotonic()
+        detail, worker.message = worker.message[len(_READY) : -1].decode(), b""
+        if worker.replaces is not None:
+            old, worker.replaces = worker.replaces, None
+            slot = self._slots[worker.slot]
+            if slot.current is not None:  # the old one, or what took its place when it died meanwhile
+                self._stop(slot.current)
+            slot.current, slot.start_at_s = worker, None
+            log.info("worker_replaced", slot=worker.slot, pid=worker.pid, old_pid=old.pid)
+            self._roll_on()
+        if not self._announced and all(slot.current and slot.current.ready_at_s for slot in self._slots):
+            self._announced = True
+            self.on_ready(detail)
+
+    def _signalled(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT) and self._stop_at_s is None:
+            self._stop_at_s = time.monotonic() + self.grace_s + KILL_AFTER_GRACE_S
+            for worker in self._workers.values():
+                self._stop(worker)
+        elif number == signal.SIGHUP and self._stop_at_s is None and self._announced and not self._rolling:
+            log.info("rolling_restart", workers=len(self._slots))
+            self._rolling = list(range(len(self._slots)))
+            self._roll_on(first=True)
+
+    def _roll_on(self, *, first: bool = False) -> None:
+        if self._rolling and not first:
+            self._rolling.pop(0)
+        while self._rolling:
+            current = self._slots[self._rolling[0]].current
+            if current is not None and current.ready_at_s is not None:
+                self._fork(self._rolling[0], replaces=current)
+                return
+            self._rolling.pop(0)  # it has just been started anew anyway
+
+    def _reap(self) -> str | None:
+        """Take note of workers that have gone. Returns why the service cannot go on, if it cannot."""
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return None
+            worker = self._workers.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            message = self._last_words(worker)
+            self.on_exit(pid)
+            if worker.stopping or self._stop_at_s is not None:
+                continue
+            if worker.replaces is not None:
+                log.error("worker_not_replaced", slot=worker.slot, exit_code=code, reason=message)
+                self._rolling = []
+                continue
+            if not self._announced:
+                return message or f"A worker process ended with exit code {code} before it was ready; see the log above."
+            self._start_again(worker, code, message)
+        return None
+
+    def _start_again(self, worker: _Worker, code: int, message: str) -> None:
+        slot = self._slots[worker.slot]
+        if slot.current is not worker:
+            return
+        now = time.monotonic()
+        stable = worker.ready_at_s is not None and now - worker.ready_at_s > STABLE_S
+        slot.failures = 0 if stable else slot.failures + 1
+        wait_s = 0.0 if slot.failures <= 1 else min(MAX_BACKOFF_S, 0.5 * 2.0 ** (slot.failures - 2))
+        log.error("worker_died", slot=worker.slot, pid=worker.pid, exit_code=code, reason=message or None, restart_in_s=wait_s)
+        slot.current, slot.start_at_s = None, now + wait_s
+
+    def _last_words(self, worker: _Worker) -> str:
+        """What is left in the pipe of a worker that has gone."""
+        while said := os.read(worker.reports, _MAX_MESSAGE_BYTES):
+            worker.message += said
+        if worker.reports in self._selector.get_map():
+            self._selector.unregister(worker.reports)
+        os.close(worker.reports)
+        return worker.message.removeprefix(_READY).decode(errors="replace")
+
+    # --- stopping -----------------------------------------------------------------------------------------------
+
+    def _stop(self, worker: _Worker) -> None:
+        worker.stopping = True
+        os.kill(worker.pid, signal.SIGTERM)
+
+    def _kill_what_will_not_stop(self) -> None:
+        if self._stop_at_s is not None and time.monotonic() >= self._stop_at_s:
+            for worker in self._workers.values():
+                log.error("worker_killed", slot=worker.slot, pid=worker.pid, advice="it did not stop within the grace time")
+                os.kill(worker.pid, signal.SIGKILL)
+            self._stop_at_s = time.monotonic() + KILL_AFTER_GRACE_S
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+def _report_ready(end: int, said: str) -> None:
+    _report(end, _READY + said.encode() + b"\n")
+
+
+def _report(end: int, message: bytes) -> None:
+    with suppress(OSError):  # the parent is gone; the lifeline says so too
+        os.write(end, message)

@@ -1,0 +1,130 @@
+"""Several worker processes behave like one service: one port, one set of metrics, none missed when it dies or is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.service import START_TIMEOUT_S, Service, start_process
+from tests.tiny_bundle import write_tiny_bundle
+
+TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
+
+
+@pytest.fixture
+def workers(tiny_models: Path) -> Iterator[Service]:
+    with Service(tiny_models, WORKERS="2") as running:
+        yield running
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def classify(url: str, times: int) -> list[int]:
+    """Status codes, each request on a connection of its own so that both workers get some."""
+    return [httpx.post(f"{url}/v1/classify", json=TITLE, trust_env=False, timeout=30).status_code for _ in range(times)]
+
+
+def counted(url: str) -> float:
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    rows = [line for line in text.splitlines() if line.startswith("itemlens_http_requests_total") and "classify" in line]
+    return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
+
+
+def test_metrics_are_the_sum_over_the_workers_and_outlive_them(workers: Service) -> None:
+    assert classify(workers.url, 20) == [200] * 20
+    assert [counted(workers.url) for _ in range(6)] == [20] * 6  # whichever worker answers
+
+    victim = min(children(workers.process.pid))
+    os.kill(victim, signal.SIGKILL)
+    workers.wait_for(lambda event: event["event"] == "worker_died" and event["pid"] == victim)
+
+    assert counted(workers.url) == 20
+
+
+def test_a_killed_worker_is_replaced_and_no_later_request_fails(workers: Service) -> None:
+    before = children(workers.process.pid)
+    assert len(before) == 2
+    for _ in range(3):
+        victim = min(children(workers.process.pid))
+        os.kill(victim, signal.SIGKILL)
+        # New connections to the dead worker's socket wait for its replacement instead of being refused.
+        assert classify(workers.url, 12) == [200] * 12
+    after = children(workers.process.pid)
+    assert len(after) == 2
+    assert after != before
+
+
+def test_sighup_replaces_every_worker_without_a_failed_request(workers: Service) -> None:
+    before = children(workers.process.pid)
+    statuses: list[int] = []
+    done = threading.Event()
+
+    def keep_asking() -> None:
+        while not done.is_set():
+            statuses.extend(classify(workers.url, 1))
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        workers.process.send_signal(signal.SIGHUP)
+        for slot in (0, 1):
+            workers.wait_for(lambda event, slot=slot: event["event"] == "worker_replaced" and event["slot"] == slot)
+        deadline_s = time.monotonic() + 30
+        while children(workers.process.pid) & before and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+    finally:
+        done.set()
+        asking.join()
+
+    assert not children(workers.process.pid) & before
+    assert statuses
+    assert set(statuses) == {200}
+
+
+def test_a_stop_ends_all_processes_and_the_port_is_free(workers: Service, tiny_models: Path) -> None:
+    pids = children(workers.process.pid)
+    assert classify(workers.url, 2) == [200, 200]
+
+    assert workers.stop() == 0
+
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    with Service(tiny_models, WORKERS="2", PORT=str(workers.port)) as again:
+        assert classify(again.url, 2) == [200, 200]
+
+
+def test_workers_whose_parent_is_killed_stop_too(workers: Service) -> None:
+    pids = children(workers.process.pid)
+    workers.process.kill()
+    deadline_s = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    workers.wait_until_stopped()
+
+
+def test_a_broken_bundle_is_one_line_and_a_non_zero_exit_with_workers_too(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path)
+    (bundle / "labels.json").write_text("{}")
+    with start_process(tmp_path, {"WORKERS": "2"}) as process:
+        _, error = process.communicate(timeout=START_TIMEOUT_S)
+    assert process.returncode == 1
+    lines = [line for line in error.splitlines() if "XNNPACK" not in line]
+    assert len(lines) == 1
+    assert "labels.json" in lines[0]
+    assert "Traceback" not in error
+
+
+def test_a_port_that_another_service_holds_is_refused(workers: Service, tiny_models: Path) -> None:
+    with start_process(tiny_models, {"WORKERS": "2", "PORT": str(workers.port)}) as process:
+        _, error = process.communicate(timeout=START_TIMEOUT_S)
+    assert process.returncode == 1
+    assert "address already in use" in error
