@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
@@ -69,10 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not settings.key_digests() and not _is_loopback(settings.host):
             log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
-        listeners = _bind(settings, settings.effective_workers)
-        if len(listeners) > 1:
-            return _serve_with_workers(settings, listeners)
-        _serve_alone(settings, listeners[0])
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(listener) for listener in _bind(settings, settings.effective_workers)]
+            if len(listeners) > 1:
+                return _serve_with_workers(settings, listeners)
+            _serve_alone(settings, listeners[0])
     except (_StartError, BundleError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1

@@ -175,16 +175,21 @@ class FeatureBatches(TrainingBatches):
         *,
         features: NDArray[np.float32],
         familiar: NDArray[np.bool_],
+        feature_dropout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(rows, train_rows, **options)
-        self._features, self._familiar = features, familiar
+        self._features, self._familiar, self._feature_dropout = features, familiar, feature_dropout
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
         chosen = self._chosen(batch)
+        features = self._features[chosen]
+        if self._feature_dropout:
+            kept = np.random.default_rng([int(self._order[0]), batch, 1]).random(features.shape) >= self._feature_dropout
+            features = (features * kept / (1.0 - self._feature_dropout)).astype(np.float32)
         return self._items(
             chosen,
-            image=self._features[chosen],
+            image=features,
             image_present=self._rows.photo_present[chosen],
             image_familiar=self._familiar[chosen],
         )

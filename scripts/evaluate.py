@@ -1,6 +1,6 @@
 """Print how good a bundle is on a split it was not trained on.
 
-    python -m scripts.evaluate models/fashion/1 --preset fashion --data fashion-data
+    python -m scripts.evaluate models/fashion/2 --preset fashion --data fashion-data
     python -m scripts.evaluate models/mine/2 --config mine.toml --split val --runtime litert --json quality.json
 
 Accuracy, macro-F1 (classes with at least 10 items) and calibration error (15 bins, debiased) per attribute, for photo +
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, help="a bundle's folder, such as models/fashion/1")
+    parser.add_argument("bundle", type=Path, help="a bundle's folder, such as models/fashion/2")
     add_config_flags(parser)
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: test")
     parser.add_argument("--runtime", default="tensorflow", choices=["tensorflow", "litert"], help="default: tensorflow")

@@ -170,8 +170,13 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """The command that repeats this run."""
+    """The command that repeats this run, for a card that others read: where the data lay on this machine is left out."""
     words = [word for word in (arguments.command_line or sys.argv[1:]) if word != "--resume"]
+    for place, word in enumerate(words):
+        if word == "--data" and place + 1 < len(words):
+            words[place + 1] = "FOLDER"
+        elif word.startswith("--data="):
+            words[place] = "--data=FOLDER"
     return shlex.join(["python", "-m", "scripts.train", *words])
 
 

@@ -22,12 +22,13 @@ from tests.conftest import FakeEngine
 _SERVE = """
 import sys
 import app.__main__ as entry
+import app.server
 from tests.conftest import FakeEngine
 
 async def open_fake(settings):
     return FakeEngine()
 
-entry.open_configured_engine = open_fake
+app.server.open_configured_engine = open_fake
 sys.exit(entry.main([]))
 """
 
@@ -61,7 +62,7 @@ def test_a_refused_bundle_is_one_line_and_exit_1(monkeypatch: pytest.MonkeyPatch
         raise BundleError("models/fashion/1: wrong hash of\nlabels.json")
 
     monkeypatch.setenv("ITEMLENS_PORT", "0")
-    monkeypatch.setattr("app.__main__.open_configured_engine", refuse)
+    monkeypatch.setattr("app.server.open_configured_engine", refuse)
     assert main([]) == 1
     assert capsys.readouterr().err == "models/fashion/1: wrong hash of labels.json\n"
 
@@ -72,7 +73,7 @@ def test_a_taken_port_is_one_line_and_exit_1_before_the_models_load(
     async def never(settings: Settings) -> FakeEngine:
         raise AssertionError("the models were loaded")
 
-    monkeypatch.setattr("app.__main__.open_configured_engine", never)
+    monkeypatch.setattr("app.server.open_configured_engine", never)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("ITEMLENS_PORT", str(port))

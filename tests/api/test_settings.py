@@ -85,7 +85,9 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
         if schema.get("type") in ("integer", "number"):
             assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
             assert "maximum" in schema, name
-            assert name.endswith(("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "port")), name
+            assert name.endswith(
+                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "workers", "port")
+            ), name
 
 
 def test_the_table_has_a_row_per_setting_with_its_default() -> None:

@@ -228,3 +228,10 @@ def test_the_recorded_command_repeats_the_run(trained: MadeRun) -> None:
     command = load_bundle(trained.bundle).manifest.training["command"]
     assert command.startswith("python -m scripts.train --config ")
     assert "--resume" not in command
+
+
+@pytest.mark.parametrize("words", [["--data", "/home/me/secret"], ["--data=/home/me/secret"]])
+def test_the_recorded_command_does_not_say_where_the_data_lay(words: list[str]) -> None:
+    recorded = scripts.train.command(scripts.train.parse_arguments(["--preset", "fashion", *words]))
+    assert "secret" not in recorded
+    assert "FOLDER" in recorded
