@@ -1,0 +1,83 @@
+"""The last passes train what is behind the photo branch and leave the branch itself alone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import scripts.finishing
+from app.engine.text import TitleTokenizer
+from scripts.batches import FeatureBatches, Rows, group_titles
+from scripts.config import NetworkConfig, TrainingConfig
+from scripts.finishing import finish
+from scripts.labels import LabelSpace, build_label_space
+from scripts.losses import Recogniser
+from scripts.network import build_network
+from tests.scripts.conftest import steps_untraced
+
+NETWORK = NetworkConfig(
+    image_height=8, image_width=8, widths=(4,), depths=(1,), max_tokens=2, vocabulary_size=257, token_width=4,
+    recurrent_width=4, fused_width=8, embedding_width=4, dimensions=(4,), dropout=0.0,
+)  # fmt: skip
+TRAINING = TrainingConfig(batch_size=16, finishing_passes=6, learning_rate=0.05, image_augmentation="digits")
+COUNT = 32
+
+
+def catalogue() -> tuple[Rows, LabelSpace, TitleTokenizer]:
+    rng = np.random.default_rng(1)
+    kind = rng.integers(0, 2, COUNT)
+    titles = [("ab", "xy")[k] for k in kind]
+    table = {"kind": [("steel", "sheep")[k] for k in kind]}
+    space = build_label_space(table, range(COUNT), label_columns=("kind",))
+    rows = Rows(
+        photos=rng.integers(0, 256, (COUNT, 8, 8, 3)).astype(np.uint8),
+        photo_present=np.ones(COUNT, bool),
+        extra_photos=np.zeros((0, 8, 8, 3), np.uint8),
+        extra_of_row={},
+        titles=titles,
+        labels=space.encode(table, COUNT),
+        title_group=group_titles(titles),
+    )
+    return rows, space, TitleTokenizer.train(titles, vocabulary_size=257, max_tokens=2)
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_the_photo_branch_stays_bit_for_bit_while_the_rest_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.finishing, "VIEWS", 1)
+    rows, space, tokenizer = catalogue()
+    keras.utils.set_random_seed(1)
+    network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+    model = Recogniser(network, space, NETWORK, TRAINING)
+    branch = keras.Model(network.get_layer("normalise").input, network.get_layer("image_dense").output)
+    before = [np.asarray(v).copy() for v in branch.variables]
+    x = {
+        "image": rows.photos, "token_ids": tokenizer.encode_many(rows.titles),
+        "image_present": np.ones(COUNT, bool), "text_present": np.ones(COUNT, bool),
+    }  # fmt: skip
+
+    def likelihood() -> float:
+        with steps_untraced():
+            logits = network.predict(x, verbose=0)["fused_logits"]
+        return float(np.take_along_axis(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), rows.labels, 1).mean())
+
+    at_first = likelihood()
+    with steps_untraced():
+        finish(model, rows, np.arange(COUNT), tokenizer=tokenizer, label_names=["steel"], network=NETWORK, training=TRAINING)
+
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(before, branch.variables, strict=True))
+    assert likelihood() > at_first + 0.05
+
+
+def test_features_are_thinned_as_often_as_asked_and_keep_their_mean() -> None:
+    rows, _, tokenizer = catalogue()
+    batches = FeatureBatches(
+        rows, np.arange(COUNT), features=np.ones((COUNT, 500), np.float32), familiar=np.ones(COUNT, bool), feature_dropout=0.4,
+        tokenizer=tokenizer, label_names=["steel"], batch_size=COUNT, seed=1, epoch=0, strokes_are_outliers=False,
+    )  # fmt: skip
+
+    image = batches[0][0]["image"]
+
+    assert (image == 0).mean() == pytest.approx(0.4, abs=0.02)
+    assert image.mean() == pytest.approx(1.0, abs=0.03)
+    assert np.array_equal(image, batches[0][0]["image"])
