@@ -132,7 +132,10 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
             on_ready=lambda models: _announce(settings, listeners[0], models.split()),
             on_exit=multiprocess.mark_process_dead,
         )
-        code = supervisor.run()
+        try:
+            code = supervisor.run()
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
     if code == 0:
         log.info("stopped")
     return code

@@ -13,6 +13,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
+DRAIN_IDLE_S = 1.0
+"""How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
+closing on it is a failure to its sender; a client that keeps a connection busy speaks within this time."""
+
 
 class ItemlensHttpProtocol(HttpToolsProtocol):
     """Puts `itemlens.connection` into each request's extensions: `close` after what is buffered, or `abort` at once.
@@ -22,6 +26,19 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     """
 
     _is_repeating_head = False
+    _is_draining = False
+
+    def shutdown(self) -> None:
+        """Close after the answer under way, or after the next one; without any, after `DRAIN_IDLE_S`."""
+        self._is_draining = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(DRAIN_IDLE_S, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -59,6 +76,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self._is_repeating_head:
             super().on_headers_complete()
+            if self._is_draining and self.cycle is not None:
+                self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         # Where the parser stops for an upgrade it calls the message complete, though its body is still to come.

@@ -6,6 +6,7 @@ rendered from here. Refuses to be read anywhere but at start-up: the app is hand
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from app.engine.settings import EngineSettings
 
 PREFIX = "ITEMLENS_"
+MAX_AUTOMATIC_WORKERS = 4
+"""More cores than this go to the threads of each worker, so that memory does not grow with the machine unasked."""
 MIB = 1024 * 1024
 
 
@@ -71,11 +74,11 @@ class Settings(BaseSettings):
         "that passes its checks.",
     )
     workers: int = Field(
-        1,
+        0,
         ge=0,
         le=256,
-        description="Processes that serve; 0 means one per core that the service may use. Each holds the models and has limits "
-        "of its own.",
+        description="Processes that serve; 0 means one per core that the service may use, four at most. Each holds the models "
+        "(200 MB) and has limits of its own; two on two cores answer a third more than one.",
     )
     runtime_threads: int = Field(
         0, ge=0, le=256, description="Threads of one runtime call; 0 means a worker's share of the cores."
@@ -193,9 +196,10 @@ class Settings(BaseSettings):
 
     @property
     def effective_workers(self) -> int:
+        """How many processes serve: as set, or chosen from the cores."""
         from app.engine.settings import usable_cpus
 
-        return self.workers or usable_cpus()
+        return self.workers or (min(MAX_AUTOMATIC_WORKERS, usable_cpus()) if hasattr(os, "fork") else 1)
 
     def engine_settings(self) -> EngineSettings:
         """What the engine needs to know, and nothing of HTTP."""

@@ -209,6 +209,8 @@ class Supervisor:
     def _signalled(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT) and self._stop_at_s is None:
             self._stop_at_s = time.monotonic() + self.grace_s + KILL_AFTER_GRACE_S
+            for listener in self.listeners:
+                listener.close()  # a connection that nobody will accept must be refused, not left to wait
             for worker in self._workers.values():
                 self._stop(worker)
         elif number == signal.SIGHUP and self._stop_at_s is None and self._announced and not self._rolling:

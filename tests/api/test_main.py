@@ -62,6 +62,7 @@ def test_a_refused_bundle_is_one_line_and_exit_1(monkeypatch: pytest.MonkeyPatch
         raise BundleError("models/fashion/1: wrong hash of\nlabels.json")
 
     monkeypatch.setenv("ITEMLENS_PORT", "0")
+    monkeypatch.setenv("ITEMLENS_WORKERS", "1")
     monkeypatch.setattr("app.server.open_configured_engine", refuse)
     assert main([]) == 1
     assert capsys.readouterr().err == "models/fashion/1: wrong hash of labels.json\n"

@@ -128,3 +128,22 @@ def labels_of(response: httpx.Response) -> list[dict[str, tuple[str | None, str]
         {name: (answer["label"], answer["decision"]) for name, answer in result["attributes"].items()}
         for result in response.json()["results"]
     ]
+
+
+def test_a_request_that_arrives_while_it_stops_is_answered_on_its_open_connection(tiny_models: Path) -> None:
+    body = json.dumps(TITLE).encode()
+    head = (
+        f"POST /v1/classify HTTP/1.1\r\nHost: itemlens\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with Service(tiny_models, WORKERS="1") as service, closing(service.connect()) as fresh, closing(service.connect()) as kept:
+        kept.sendall(head.encode() + body)
+        assert b" 200 " in read_until(kept, lambda data: data.endswith(b"}"))
+        service.ask_to_stop()
+        while answers(service.port, "/health/live"):
+            pass  # until it no longer accepts
+        for connection in (fresh, kept):
+            connection.sendall(head.encode() + body)
+            answer = read_until(connection, lambda _: False)  # to the end: it closes after the answer
+            assert b" 200 " in answer.split(b"\r\n", 1)[0]
+            assert b"connection: close" in answer.lower()
+        assert service.wait_until_stopped() == 0
