@@ -24,7 +24,7 @@ CSV_SUFFIXES = (".csv", ".tsv")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _SEPARATORS = ",;\t|"
 # Product descriptions run to some kilobytes; only a quote that is never closed gets near these.
-_MAX_FIELD_CHARS = 64 * 1024 * 1024
+MAX_FIELD_CHARS = 64 * 1024 * 1024
 _MAX_LINES_PER_ROW = 1000
 
 
@@ -58,8 +58,8 @@ def read_table(path: Path, *, required: dict[str, str], optional: Sequence[str] 
         known = ", ".join(CSV_SUFFIXES + JSONL_SUFFIXES)
         raise CatalogueError(f"{path.name} is not a known kind of table; the file name must end in {known} (or that + .gz).")
     try:
-        encoding, note = _detect_encoding(path)
-        with _open_text(path, encoding) as file:
+        encoding, note = detect_encoding(path)
+        with open_text(path, encoding) as file:
             if suffix in JSONL_SUFFIXES:
                 table = _read_jsonl(file, path, required, optional)
             else:
@@ -75,8 +75,8 @@ def read_table(path: Path, *, required: dict[str, str], optional: Sequence[str] 
 
 def _read_csv(file: IO[str], path: Path, required: dict[str, str], optional: Sequence[str], text_column: str | None) -> Table:
     first_line = file.readline()
-    separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else _sniff_separator(first_line)
-    with _field_limit(_MAX_FIELD_CHARS):
+    separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else sniff_separator(first_line)
+    with field_limit(MAX_FIELD_CHARS):
         reader = csv.reader(chain([first_line], file), delimiter=separator)
         header = [name.strip() for name in next(reader, [])]
         table = _empty_table(path, header, required, optional)
@@ -167,19 +167,19 @@ def _empty_table(path: Path, available: Sequence[str], required: dict[str, str],
     return Table({name: [] for name in dict.fromkeys(names)}, available=tuple(available))
 
 
-def _sniff_separator(header: str) -> str:
+def sniff_separator(header: str) -> str:
     """The separator that cuts the header into most fields; a comma where none does."""
     return max(_SEPARATORS, key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
 
 
-def _detect_encoding(path: Path) -> tuple[str, str]:
+def detect_encoding(path: Path) -> tuple[str, str]:
     """The file's encoding and a note for the report ("" for plain UTF-8)."""
     with _open_bytes(path) as file:
         start = file.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16", f"{path.name} is UTF-16"
     try:
-        with _open_text(path, "utf-8-sig") as text:
+        with open_text(path, "utf-8-sig") as text:
             while text.read(1 << 20):
                 pass
     except UnicodeDecodeError:
@@ -195,14 +195,14 @@ def _open_bytes(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
+def open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
     errors = "replace" if encoding == "cp1252" else "strict"
     with _open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline="") as text:
         yield text
 
 
 @contextmanager
-def _field_limit(max_chars: int) -> Iterator[None]:
+def field_limit(max_chars: int) -> Iterator[None]:
     previous = csv.field_size_limit(max_chars)
     try:
         yield

@@ -1,0 +1,1 @@
+"""Label a catalogue through a running service: `python -m scripts.label --help`."""
