@@ -101,6 +101,11 @@ class TrainingConfig:
     contrastive_weight: Annotated[float, Between(0, 100)] = 0.3
     ema_decay: Annotated[float, Between(0, 0.999999)] = 0.995
     image_augmentation: Literal["none", "digits", "products"] = "products"
+    mixed_photo_share: Annotated[float, Between(0, 1)] = 0.0
+    """How many training photos are mixed with another item's. It keeps a long run from learning its photos by heart; a short
+    one is better off without."""
+    bfloat16: bool = True
+    """Multiply in bfloat16 while fitting, where the CPU can (TensorFlow only); weights and sums stay in float32."""
     progressive_resizing: bool = True
     """Early epochs see smaller photos: 0.6 of the side at first, full size for the last 40 % of the epochs."""
     title_changes: Annotated[float, Between(0, 1)] = 0.6

@@ -41,7 +41,8 @@ def finish(
     training: TrainingConfig,
 ) -> None:
     """Train everything behind the photo branch for `training.finishing_passes` passes, in place."""
-    rest = Recogniser(without_photo_branch(model.network), model.space, network, replace(training, image_augmentation="none"))
+    features_only = replace(training, image_augmentation="none", mixed_photo_share=0.0)
+    rest = Recogniser(without_photo_branch(model.network), model.space, network, features_only)
     rest.log_scale.assign(model.log_scale)
     rest.offset.assign(model.offset)
     steps = steps_per_epoch(len(train_rows), training.batch_size) * training.finishing_passes

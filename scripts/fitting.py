@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.text import TitleTokenizer
+from scripts.arithmetic import bfloat16_products
 from scripts.batches import Rows, TrainingBatches, steps_per_epoch
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
@@ -139,12 +140,13 @@ def fit(
             with warnings.catch_warnings():
                 # A network with one branch has variables that its loss does not reach; that is meant.
                 warnings.filterwarnings("ignore", message="Gradients do not exist")
-                logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
+                with bfloat16_products(training.bfloat16):
+                    logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
             entry = {name: float(values[-1]) for name, values in logs.items()}
             entry["seconds"] = time.monotonic() - started
             if len(val_rows):
                 with optimizer.averaged(model.trainable_variables):
-                    settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
+                    settle_normalisation(model, rows.photos, with_photo, seed=training.seed, at_most=1024)
                     entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
             history.append(entry)
             for name, value in entry.items():

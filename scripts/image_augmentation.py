@@ -77,3 +77,49 @@ class ImageAugmentation(keras.layers.Layer):  # type: ignore[misc]
         chosen = self._uniform((rows, 1, 1, 1), 0, 1) < probability
         box = inside(height)[:, :, None, None] & inside(width)[:, None, :, None] & chosen
         return ops.where(box, self._uniform((rows, 1, 1, 3), 0, 255), image)
+
+
+def previous_item(values: Any) -> Any:
+    """The same tensor with every item's row replaced by that of the item before it in the batch."""
+    return ops.roll(values, 1, axis=0)
+
+
+class PhotoMixing(keras.layers.Layer):  # type: ignore[misc]
+    """Mix a `share` of the photos with the one before in the batch: half of them blended (mixup, Zhang et al. 2017,
+    arXiv:1710.09412), half with a box of it pasted in (CutMix, Yun et al. 2019, arXiv:1905.04899).
+
+    float32[B, H, W, 3] and bool[B] (which photos are there) to the mixed photos and float32[B]: how much of each is its own,
+    from half to all. A photo is never mixed with a missing one.
+    """
+
+    def __init__(self, share: float, seed: int) -> None:
+        super().__init__(name="mixing", trainable=False)
+        self.share = share
+        self.random = keras.random.SeedGenerator(seed + 1)
+        self.built = True
+
+    def call(self, image: Any, present: Any) -> Any:
+        rows = ops.shape(image)[0]
+        if not self.share:
+            return image, ops.ones((rows,))
+        height, width = ops.shape(image)[1], ops.shape(image)[2]
+
+        def uniform(low: float, high: float) -> Any:
+            return keras.random.uniform((rows,), low, high, seed=self.random)
+
+        share = uniform(0.0, 0.5)
+        side = ops.sqrt(share)
+        box = _span(height, uniform(0.0, 1.0), side)[:, :, None] & _span(width, uniform(0.0, 1.0), side)[:, None, :]
+        blend = ops.ones_like(ops.cast(box, "float32")) * share[:, None, None]
+        taken = ops.where((uniform(0.0, 1.0) < 0.5)[:, None, None], ops.cast(box, "float32"), blend)
+        chosen = (uniform(0.0, 1.0) < self.share) & present & previous_item(present)
+        taken = taken * ops.cast(chosen, "float32")[:, None, None]
+        mixed = image * (1.0 - taken[..., None]) + previous_item(image) * taken[..., None]
+        return mixed, 1.0 - ops.mean(taken, axis=(1, 2))
+
+
+def _span(length: Any, place: Any, side: Any) -> Any:
+    """bool[B, length]: the cells of a stretch of `side` (a share of the length) at `place` (0 first, 1 last)."""
+    position = (ops.cast(ops.arange(length), "float32")[None] + 0.5) / ops.cast(length, "float32")
+    start = place * (1.0 - side)
+    return (position >= start[:, None]) & (position < (start + side)[:, None])

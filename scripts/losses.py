@@ -21,11 +21,14 @@ import numpy as np
 from keras import ops
 
 from scripts.config import NetworkConfig, TrainingConfig
-from scripts.image_augmentation import ImageAugmentation
+from scripts.image_augmentation import ImageAugmentation, PhotoMixing, previous_item
 from scripts.labels import LabelSpace
 
-PATTERN_WEIGHT = {"fused": 1.0, "image": 1.0, "text": 0.5}
+# The photo is the hardest to read, and its branch learns less where a title has already told the answer.
+PATTERN_WEIGHT = {"fused": 0.6, "image": 1.4, "text": 0.5}
 HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.5, 0.25
+# Of each coarser level of a hierarchy beside the finest: a wrong department is a worse mistake than a wrong article in it.
+COARSE_WEIGHT = 0.3
 IN_DOMAIN_WEIGHT = 0.2
 
 
@@ -53,6 +56,7 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         self.has_image = network_config.image_height > 0
         self.has_text = network_config.max_tokens > 0
         self.augment = ImageAugmentation(training.image_augmentation, seed=training.seed)
+        self.mix = PhotoMixing(training.mixed_photo_share, seed=training.seed)
         # SigLIP's start: temperature 10, bias -10, so that the many negatives do not swamp the first steps.
         self.log_scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(np.log(10.0)), name="scale")
         self.offset = self.add_weight(shape=(), initializer=keras.initializers.Constant(-8.0), name="offset")
@@ -60,9 +64,10 @@ class Recogniser(keras.Model):  # type: ignore[misc]
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         image = ops.cast(inputs["image"], "float32")
-        if training and self.has_image:
-            image = self.augment(image)
-        return self.network({**inputs, "image": image}, training=training)
+        if not (training and self.has_image):
+            return self.network({**inputs, "image": image}, training=training)
+        image, own_share = self.mix(self.augment(image), inputs["image_present"])
+        return {**self.network({**inputs, "image": image}, training=True), "own_share": own_share}
 
     def compute_loss(
         self,
@@ -74,7 +79,9 @@ class Recogniser(keras.Model):  # type: ignore[misc]
     ) -> Any:
         image_given = ops.cast(x["image_present"], "float32") * float(self.has_image)
         text_given = ops.cast(x["text_present"], "float32") * float(self.has_text)
-        image_good = image_given * y["image_familiar"]
+        # How much of each photo is its own item's; the rest is that of the item before it in the batch.
+        own_share = y_pred.get("own_share", ops.ones_like(image_given))
+        image_good = image_given * y["image_familiar"] * own_share
         text_good = text_given * y["text_familiar"] * y["text_matches"]
         usable = {
             # The photo decides what the item is; the title alone does so only where there is no photo of it.
@@ -87,6 +94,11 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             for pattern, weight in PATTERN_WEIGHT.items()
             if pattern == "fused" or (self.has_image if pattern == "image" else self.has_text)
         )
+        if self.has_image and self.mix.share:
+            stranger = previous_item(image_given * y["image_familiar"]) * image_given * (1.0 - own_share)
+            labels = labels + PATTERN_WEIGHT["image"] * self._label_loss(
+                y_pred["image_logits"], previous_item(y["labels"]), stranger
+            )
         pairs, domain = 0.0 * labels, 0.0 * labels
         if self.has_image and self.has_text:
             pairs = self._contrastive_loss(y_pred, image_good * text_good, y["title_group"])
@@ -95,7 +107,8 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             branch, good = ("image", image_good) if self.has_image else ("text", text_good)
             first = self.space.heads[0]
             pairs = self._same_label_loss(y_pred[f"{branch}_embedding"], good, y["labels"][:, len(first.levels) - 1])
-        for branch, given in (("image", image_given), ("text", text_given)):
+        unmixed = ops.cast(own_share >= 1.0, "float32")
+        for branch, given in (("image", image_given * unmixed), ("text", text_given)):
             if self.has_image if branch == "image" else self.has_text:
                 each = keras.losses.binary_crossentropy(
                     y[f"{branch}_familiar"][:, None], y_pred[f"{branch}_in_domain"][:, None], from_logits=True
@@ -131,13 +144,15 @@ class Recogniser(keras.Model):  # type: ignore[misc]
     def _path_loss(self, log_probabilities: Any, head: Any, labels: Any, column: int) -> tuple[Any, Any]:
         finest = len(head.levels) - 1
         each, known = self._cross_entropy(log_probabilities, self._path_index(head, labels[:, column + finest]))
+        each = each * known
         probabilities = ops.exp(log_probabilities)
         for level in reversed(range(finest)):
             target = labels[:, column + level]
             members = np.eye(len(head.level_labels(level)), dtype="float32")[head.level_index(level)]
             summed = ops.log(ops.matmul(probabilities, members) + 1e-7)
             coarse, coarse_known = self._cross_entropy(summed, target)
-            each = known * each + (1 - known) * coarse
+            # Where nothing finer is known, this level is the finest.
+            each = each + coarse_known * coarse * (known * COARSE_WEIGHT + (1 - known))
             known = ops.maximum(known, coarse_known)
         return each, known
 

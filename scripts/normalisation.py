@@ -21,15 +21,21 @@ PHOTOS = 4096
 
 
 def settle_normalisation(
-    model: Recogniser, photos: NDArray[np.uint8], rows: NDArray[np.int64], *, seed: int, batch_size: int = 256
+    model: Recogniser,
+    photos: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    seed: int,
+    batch_size: int = 256,
+    at_most: int = PHOTOS,
 ) -> None:
-    """Set the moving mean and variance of every batch normalisation to those of up to `PHOTOS` of the photos
+    """Set the moving mean and variance of every batch normalisation to those of up to `at_most` of the photos
     uint8[N, H, W, 3] that `rows` name, changed at random as in training. Does nothing for a network without any."""
     norms = [layer for layer in model.network.layers if isinstance(layer, layers.BatchNormalization)]
     if not norms or not len(rows):
         return
     branch = keras.Model(model.network.get_layer("normalise").input, model.network.get_layer("image_pool").output)
-    chosen = np.random.default_rng([seed, 40_000]).permutation(rows)[:PHOTOS]
+    chosen = np.random.default_rng([seed, 40_000]).permutation(rows)[:at_most]
     batches = np.array_split(chosen, max(1, round(len(chosen) / batch_size)))
     momenta = [layer.momentum for layer in norms]
     sums: list[Any] = [(0.0, 0.0)] * len(norms)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scripts.image_augmentation import ImageAugmentation
+from scripts.image_augmentation import ImageAugmentation, PhotoMixing
 
 
 def augmented(kind: Any, photos: NDArray[np.uint8], *, seed: int = 1) -> NDArray[np.float32]:
@@ -67,3 +67,46 @@ def test_hue_is_never_touched() -> None:
     still_red = (changed[..., 0] > changed[..., 1] + 80) & (changed[..., 0] > changed[..., 2] + 80)
     assert np.median(still_red.mean(axis=(1, 2))) == 1.0
     assert still_red.mean() > 0.9
+
+
+# ---- mixing
+
+
+def plain(count: int) -> NDArray[np.float32]:
+    """Photos of one brightness each, 0 and 100 by turns: what is mixed in can be read off."""
+    photos = np.zeros((count, 20, 16, 3), np.float32)
+    photos[1::2] = 100
+    return photos
+
+
+def mixed(share: float, photos: NDArray[np.float32], present: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    image, own = PhotoMixing(share, seed=3)(photos, present)
+    return np.asarray(image), np.asarray(own)
+
+
+def test_a_mixed_photo_holds_as_much_of_the_one_before_as_its_share_says() -> None:
+    photos = plain(200)
+    image, own = mixed(1.0, photos, np.ones(200, bool))
+    expected = photos.mean(axis=(1, 2, 3)) * own + np.roll(photos, 1, axis=0).mean(axis=(1, 2, 3)) * (1 - own)
+    assert image.mean(axis=(1, 2, 3)) == pytest.approx(expected, abs=0.01)
+    assert own.min() >= 0.45, "a photo stays mostly its own item's (a box is cut at whole pixels)"
+    assert 0.65 < own.mean() < 0.85
+    blended = np.array([len(np.unique(photo.round(3))) == 1 for photo in image])
+    assert 0.35 < blended.mean() < 0.65, "half are blended, half have a box pasted in"
+
+
+def test_only_the_chosen_share_of_photos_is_mixed() -> None:
+    image, own = mixed(0.3, plain(400), np.ones(400, bool))
+    assert 0.2 < (own < 1).mean() < 0.4
+    assert np.array_equal(image[own == 1], plain(400)[own == 1])
+    untouched, all_own = mixed(0.0, plain(8), np.ones(8, bool))
+    assert np.array_equal(untouched, plain(8))
+    assert (all_own == 1).all()
+
+
+def test_a_missing_photo_is_neither_mixed_nor_mixed_in() -> None:
+    present = np.arange(40) % 4 != 0
+    _, own = mixed(1.0, plain(40), present)
+    assert (own[~present] == 1).all()
+    assert (own[np.roll(~present, 1)] == 1).all()
+    assert (own[present & np.roll(present, 1)] < 1).any()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.labels import LabelSpace, build_label_space
-from scripts.losses import FLAT_WEIGHT, HIERARCHY_WEIGHT, IN_DOMAIN_WEIGHT, PATTERN_WEIGHT, Recogniser
+from scripts.losses import COARSE_WEIGHT, FLAT_WEIGHT, HIERARCHY_WEIGHT, IN_DOMAIN_WEIGHT, PATTERN_WEIGHT, Recogniser
 
 ROWS, EMBEDDING = 4, 6
 TABLE = {
@@ -78,7 +78,7 @@ def test_right_and_sure_answers_cost_nothing_and_wrong_ones_much() -> None:
 
 def test_unsure_answers_cost_the_logarithm_of_the_choices() -> None:
     only_known = SPACE.encode(TABLE | {"brand": [""] * ROWS}, ROWS)
-    expected = PATTERN_SUM * (HIERARCHY_WEIGHT * np.log(4) + FLAT_WEIGHT * np.log(2))
+    expected = PATTERN_SUM * (HIERARCHY_WEIGHT * (np.log(4) + COARSE_WEIGHT * np.log(2)) + FLAT_WEIGHT * np.log(2))
     assert loss(recogniser(), given(), targets(labels=only_known), outputs(0.0)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -97,6 +97,35 @@ def test_a_coarse_label_is_scored_on_the_sum_of_its_paths() -> None:
     sibling[[0, 1], 0], sibling[[2, 3], 2] = 30, 30
     predicted |= {f"{pattern}_logits": sibling for pattern in PATTERN_WEIGHT}
     assert loss(recogniser(), given(), targets(labels=coarse), predicted) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_wrong_parent_costs_more_than_the_wrong_child() -> None:
+    def guess(leaf: dict[str, str]) -> dict[str, Any]:
+        logits = outputs(0.0)["fused_logits"].copy()
+        names = [path[-1] for path in SPACE.heads[0].paths]
+        for row, truth in enumerate(TABLE["leaf"]):
+            logits[row, SPACE.heads[0].offset + names.index(leaf[truth])] = 10
+        return outputs(0.0) | {f"{pattern}_logits": logits for pattern in PATTERN_WEIGHT}
+
+    sibling = guess({"w": "x", "x": "w", "y": "z", "z": "y"})
+    stranger = guess({"w": "y", "x": "z", "y": "w", "z": "x"})
+    assert loss(recogniser(), given(), targets(), stranger) > loss(recogniser(), given(), targets(), sibling) + 1
+
+
+def test_a_mixed_photo_is_asked_for_both_items_in_their_shares() -> None:
+    own = np.full(ROWS, 0.75, np.float32)
+    alone = given() | {"text_present": np.zeros(ROWS, bool)}
+    image = outputs(6.0)["image_logits"]
+    before = outputs(0.0) | {"image_logits": np.roll(image, 1, axis=0), "own_share": own}
+    right = outputs(0.0) | {"image_logits": image, "own_share": own}
+    both = outputs(0.0) | {"image_logits": image + 0.85 * np.roll(image, 1, axis=0), "own_share": own}
+    model = recogniser(mixed_photo_share=0.5)
+    costs = [loss(model, alone, targets(), predicted) for predicted in (both, right, before)]
+    assert costs == sorted(costs), "naming both is best, then the larger part, then the smaller"
+    unmixed = right | {"own_share": np.ones(ROWS, np.float32)}
+    assert loss(model, alone, targets(), unmixed) == pytest.approx(
+        loss(recogniser(), alone, targets(), outputs(0.0) | {"image_logits": image})
+    )
 
 
 def test_a_made_outlier_is_not_asked_what_it_is() -> None:
