@@ -1,7 +1,8 @@
 """Logs: structlog over the standard library, JSON unless standard output is a terminal.
 
-Owns format and levels. Keeps content out by construction: a traceback is reduced to the exception's type and the places
-it passed through, because an exception's message may repeat what a client sent.
+Owns format and levels. structlog's own events and those of libraries take two ways to the same lines. Keeps content out by
+construction: a traceback is reduced to the exception's type and the places it passed through, because an exception's
+message may repeat what a client sent.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import traceback
 from typing import Literal
 
 import structlog
+from pydantic_core import to_json
 from structlog.types import EventDict, Processor, WrappedLogger
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -50,6 +52,31 @@ def place_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _to_json(event: EventDict, **_: object) -> str:
+    return to_json(event, fallback=repr).decode()
+
+
+class _LineLogger:
+    """Where structlog's events end: one line each, to whatever standard output is at the time."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError):  # nobody reads any more; a lost line is the lesser evil
+            return
+
+    debug = info = warning = warn = error = critical = exception = msg
+
+
+def _name_of_logger(logger: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
+
+
 def configure_logging(level: Level = "info", log_format: Format = "auto") -> None:
     """Send structlog's and the standard library's events to standard output, one line each."""
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
@@ -60,7 +87,7 @@ def configure_logging(level: Level = "info", log_format: Format = "auto") -> Non
         structlog.stdlib.ExtraAdder(allow=[]),
         place_only,
     ]
-    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(_to_json)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
@@ -85,13 +112,16 @@ def configure_logging(level: Level = "info", log_format: Format = "auto") -> Non
         # Its start-up chatter repeats what the service says itself.
         server.setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
+    # Not through the standard library: its records and formatters would double what a request's one event costs.
     structlog.configure(
         processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            structlog.processors.add_log_level,
+            _name_of_logger,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            place_only,
+            renderer,
         ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=_LineLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )

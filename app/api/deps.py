@@ -56,7 +56,7 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
 
-async def get_engine(request: Request) -> Engine:
+def open_engine_of(request: Request) -> Engine:
     """The open engine. Raises `NotReadyError` before start-up is over and while stopping."""
     engine = request.app.state.engine
     if engine is None:
@@ -64,9 +64,13 @@ async def get_engine(request: Request) -> Engine:
     return cast(Engine, engine)
 
 
-async def get_settings(request: Request) -> Settings:
+async def _get_engine(request: Request) -> Engine:
+    return open_engine_of(request)
+
+
+def settings_of(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
-EngineDep = Annotated[Engine, Depends(get_engine)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
+EngineDep = Annotated[Engine, Depends(_get_engine)]
+"""For routes that are not in a hurry: resolving dependencies costs a request 60 us, a tenth of what it costs altogether."""

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from app.api.body import abandoned_on_disconnect, read_body
 from app.api.bulk import BulkResponse
-from app.api.deps import Engine
+from app.api.deps import Engine, open_engine_of, settings_of
 from app.api.items import ReceivedItem, make_item, receive_item
 from app.api.json_body import parse_json
 from app.api.multipart import Part, parse_multipart
@@ -36,8 +36,9 @@ class _Batch(Generic[OptionsT]):
     items: Sequence[ReceivedItem]
 
 
-async def answer(request: Request, engine: Engine, settings: Settings, operation: Operation[OptionsT, AnswerT]) -> Response:
+async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> Response:
     """Read, check, ask the engine, render. Raises `ProblemError`, `EngineError`, `ClientDisconnect`."""
+    engine, settings = open_engine_of(request), settings_of(request)
     context = context_of(request.scope)
     timeout_s = requested_timeout_s(context, settings)
     content_type = context.headers.get(b"content-type", b"")

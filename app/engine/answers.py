@@ -1,4 +1,4 @@
-"""Logits to answers: calibrated confidences, decisions, agreement.
+"""Scores to answers: decisions, candidates, agreement.
 
 Owns what a merchandiser acts on. All parameters come from the bundle (`labels.json`, `calibration.json`); nothing here
 was tuned by hand. Refuses to know runtimes, batches and HTTP. The offline calibration uses the same functions, so what
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,79 +25,13 @@ from app.engine.items import (
     Modality,
     Pattern,
 )
+from app.engine.label_layout import Floats, LabelLayout
+from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item, ranked
 
-Floats = NDArray[np.float64]
-PATTERNS: tuple[Pattern, ...] = ("both", "image", "text")
-OUTPUT_OF_PATTERN: Mapping[Pattern, str] = {"both": "fused", "image": "image", "text": "text"}
-"""Prefix of the network's outputs that a pattern's answers are computed from."""
+__all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features"]
 
-
-@dataclass(frozen=True)
-class AttributeLayout:
-    """Where an attribute's probabilities come from: a slice of the logits, summed into labels where `members` is given.
-
-    `members` is float64[size, labels], 1 where a path of the hierarchy belongs to the label.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    offset: int
-    size: int
-    level: int | None = None
-    members: Floats | None = None
-
-
-class LabelLayout:
-    """`labels.json`, made ready for arithmetic."""
-
-    def __init__(self, labels: Mapping[str, Any]) -> None:
-        self.hierarchy: tuple[str, ...] = ()
-        self.hierarchy_paths: tuple[tuple[str, ...], ...] = ()
-        layouts: dict[str, AttributeLayout] = {}
-        for head in labels["heads"]:
-            offset, size = int(head["offset"]), int(head["size"])
-            if head["kind"] == "hierarchy":
-                self.hierarchy = tuple(head["levels"])
-                self.hierarchy_paths = tuple(tuple(path) for path in head["paths"])
-                for level, name in enumerate(self.hierarchy):
-                    names = tuple(dict.fromkeys(path[level] for path in self.hierarchy_paths))
-                    index = [names.index(path[level]) for path in self.hierarchy_paths]
-                    layouts[name] = AttributeLayout(name, names, offset, size, level, np.eye(len(names))[index])
-            else:
-                name = head["attribute"]
-                layouts[name] = AttributeLayout(name, tuple(head["labels"]), offset, size)
-        self.attributes: tuple[str, ...] = tuple(labels["attributes"])
-        self.layouts: Mapping[str, AttributeLayout] = {name: layouts[name] for name in self.attributes}
-        self.applies: Mapping[str, Floats] = {
-            name: np.asarray(flags, np.float64) for name, flags in labels.get("applies", {}).items()
-        }
-        # For every level but the finest: the label of each of its child's labels.
-        self.parent_label: dict[str, dict[str, str]] = {
-            child: {path[level + 1]: path[level] for path in self.hierarchy_paths}
-            for level, child in enumerate(self.hierarchy[1:])
-        }
-
-    def probabilities(self, logits: NDArray[Any], attribute: str, temperature: float) -> Floats:
-        """Calibrated probabilities float64[..., labels] of one attribute from logits float32[..., L]."""
-        layout = self.layouts[attribute]
-        scaled = logits[..., layout.offset : layout.offset + layout.size].astype(np.float64) / temperature
-        scaled -= scaled.max(axis=-1, keepdims=True)
-        np.exp(scaled, out=scaled)
-        scaled /= scaled.sum(axis=-1, keepdims=True)
-        return scaled if layout.members is None else np.asarray(scaled @ layout.members)
-
-    def best_labels(self, logits: NDArray[Any], attribute: str) -> NDArray[np.int64]:
-        """int64[...]: index of the answered label; in a hierarchy that of the best path, so that levels never clash."""
-        layout = self.layouts[attribute]
-        best = logits[..., layout.offset : layout.offset + layout.size].argmax(axis=-1)
-        if layout.members is None:
-            return np.asarray(best)
-        return np.asarray(layout.members.argmax(axis=1)[best])
-
-    def not_applicable(self, path_probabilities: Floats, attribute: str) -> Floats | float:
-        """Probability [...] that the attribute does not belong to the item, from those of the finest level [..., paths]."""
-        flags = self.applies.get(attribute)
-        return 0.0 if flags is None else np.asarray(path_probabilities @ (1.0 - flags))
+_NOT_A_SIBLING = 2.0
+"""Taken off a probability to rank it below every other."""
 
 
 class Answerer:
@@ -105,6 +40,8 @@ class Answerer:
     def __init__(self, labels: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
         self.layout = LabelLayout(labels)
         self.attributes = self.layout.attributes
+        self._rows = np.arange(len(self.attributes))
+        self._row = {name: row for row, name in enumerate(self.attributes)}
         self.hierarchy = self.layout.hierarchy
         self.hierarchy_paths = self.layout.hierarchy_paths
         self.attribute_labels: Mapping[str, tuple[str, ...]] = {
@@ -128,7 +65,25 @@ class Answerer:
         for modality in ("image", "text"):
             limit = (calibration.get("in_domain", {}).get(modality) or {}).get("min_logit")
             self._min_logit[modality] = None if limit is None else float(limit)
-        self._agreement: Mapping[str, Any] | None = calibration.get("agreement")
+        self._agreement = _AgreementTable.of(calibration.get("agreement"), self.attributes)
+        self._table = ScoreTable(self.layout, self._temperature)
+        # Rows of the hierarchy from coarse to fine, each with the parent's label index of every label (none for the first).
+        self._levels = [
+            (self.attributes.index(name), self._parent_index(name)) for name in self.hierarchy if name in self.attributes
+        ]
+        self._least_confidences = lru_cache(maxsize=256)(self._find_least_confidences)
+
+    def _parent_index(self, name: str) -> NDArray[np.int64] | None:
+        """int64[labels]: the index of each label's parent. None where the level above is not answered."""
+        above = self.hierarchy.index(name) - 1
+        if above < 0 or self.hierarchy[above] not in self.attributes:
+            return None
+        parents = self.attribute_labels[self.hierarchy[above]]
+        return np.array([parents.index(self.layout.parent_label[name][label]) for label in self.attribute_labels[name]])
+
+    def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
+        """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
+        return self._table.score(outputs)
 
     def classify(
         self,
@@ -140,13 +95,32 @@ class Answerer:
         top_k: int,
         precision: float,
     ) -> Classification:
-        """The answer for one item from its rows of the network's outputs (`*_logits` float32[L], scalars).
+        """`answer` for one item from its rows of the network's outputs (`*_logits` float32[L], scalars)."""
+        batch = one_item(outputs)
+        return self.answer(
+            batch, self.score(batch), 0, image_present=image_present, text_present=text_present,
+            attributes=attributes, top_k=top_k, precision=precision,
+        )  # fmt: skip
+
+    def answer(
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        scores: Scores,
+        position: int,
+        *,
+        image_present: bool,
+        text_present: bool,
+        attributes: Sequence[str],
+        top_k: int,
+        precision: float,
+    ) -> Classification:
+        """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
 
         A title that looks like nothing the model has read is left out when there is a photo: the answer, and `inputs`,
         are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes every decision `abstain`.
         """
-        image_familiar = image_present and self.is_familiar(outputs, "image")
-        text_familiar = text_present and self.is_familiar(outputs, "text")
+        image_familiar = image_present and self._is_familiar(outputs["image_in_domain"][position], "image")
+        text_familiar = text_present and self._is_familiar(outputs["text_in_domain"][position], "text")
         inputs: tuple[Modality, ...]
         pattern: Pattern
         if image_present and text_present and (text_familiar or not image_familiar):
@@ -156,15 +130,17 @@ class Answerer:
         else:
             pattern, inputs = "text", ("text",)
         abstains = not (image_familiar if image_present else text_familiar)
-        logits = outputs[f"{OUTPUT_OF_PATTERN[pattern]}_logits"]
-        answers = self._answers(logits, pattern, attributes, top_k, precision, abstains)
-        agreement = self.agreement(outputs) if image_present and text_present else None
+        answers = self._answers(scores, position, pattern, attributes, top_k, precision, abstains)
+        agreement = self._agree(scores, position) if image_present and text_present else None
         return Classification(inputs, answers, agreement)
 
     def is_familiar(self, outputs: Mapping[str, NDArray[Any]], modality: Modality) -> bool:
         """Whether the photo or the title looks like the training data. True where there was too little data to tell."""
+        return self._is_familiar(outputs[f"{modality}_in_domain"], modality)
+
+    def _is_familiar(self, in_domain: Any, modality: Modality) -> bool:
         limit = self._min_logit[modality]
-        return limit is None or bool(outputs[f"{modality}_in_domain"] >= limit)
+        return limit is None or bool(in_domain >= limit)
 
     def temperature(self, pattern: Pattern, attribute: str) -> float:
         return self._temperature[pattern][attribute]
@@ -176,99 +152,99 @@ class Answerer:
                 return confidence
         return None
 
+    def _find_least_confidences(self, pattern: Pattern, precision: float) -> tuple[float | None, ...]:
+        return tuple(self.min_confidence(pattern, name, precision) for name in self.attributes)
+
     def _answers(
         self,
-        logits: NDArray[Any],
+        scores: Scores,
+        position: int,
         pattern: Pattern,
         attributes: Sequence[str],
         top_k: int,
         precision: float,
         abstains: bool,
     ) -> dict[str, AttributeAnswer]:
-        levels = [name for name in self.hierarchy if name in self.attributes]
-        wanted = set(attributes)
-        deepest = max((self.hierarchy.index(name) for name in wanted if name in self.hierarchy), default=-1)
+        place = scores.patterns[pattern]
+        best = scores.best[position, place].tolist()
+        outside = scores.outside[position, place].tolist()
+        probabilities = np.minimum(scores.probabilities[position, place], 1.0)
+        confidences = probabilities[self._rows, best].tolist()
+        least = self._least_confidences(pattern, precision)
+        decisions: list[Decision] = [
+            "abstain" if abstains else "accept" if floor is not None and sure >= floor else "review"
+            for sure, floor in zip(confidences, least, strict=True)
+        ]
+        # From coarse to fine: a child is never accepted above a parent in review, and no candidate contradicts the parent.
+        above: int | None = None
+        for row, parents in self._levels:
+            if above is not None and decisions[above] != "accept" and decisions[row] == "accept":
+                decisions[row] = "review"
+            if above is not None and parents is not None:
+                probabilities[row, : len(parents)] -= _NOT_A_SIBLING * (parents != best[above])
+            above = row
+        columns, values = ranked(probabilities, top_k)
         answers: dict[str, AttributeAnswer] = {}
-        parent: str | None = None
-        parent_accepted = True
-        # From coarse to fine: a child is never accepted above a parent in review, and never contradicts it.
-        for name in levels[: deepest + 1]:
-            answer = self._answer(logits, pattern, name, top_k, precision, abstains, parent)
-            if answer.decision == "accept" and not parent_accepted:
-                answer = AttributeAnswer(answer.label, answer.confidence, "review", answer.candidates)
-            parent, parent_accepted = answer.label, answer.decision == "accept"
-            answers[name] = answer
-        paths: Floats | None = None
         for name in attributes:
-            if name in answers:
+            row = self._row[name]
+            if outside[row] > 0.5 and not abstains:
+                answers[name] = AttributeAnswer(None, min(outside[row], 1.0), "not_applicable", ())
                 continue
-            if name in self.layout.applies and not abstains:
-                if paths is None:
-                    finest = self.hierarchy[-1]
-                    paths = self._path_probabilities(logits, self.temperature(pattern, finest))
-                share = float(self.layout.not_applicable(paths, name))
-                if share > 0.5:
-                    answers[name] = AttributeAnswer(None, min(share, 1.0), "not_applicable", ())
-                    continue
-            answers[name] = self._answer(logits, pattern, name, top_k, precision, abstains, None)
-        return {name: answers[name] for name in attributes}
-
-    def _path_probabilities(self, logits: NDArray[Any], temperature: float) -> Floats:
-        layout = self.layout.layouts[self.hierarchy[-1]]
-        scaled = logits[layout.offset : layout.offset + layout.size].astype(np.float64) / temperature
-        scaled = np.exp(scaled - scaled.max())
-        return np.asarray(scaled / scaled.sum())
-
-    def _answer(
-        self,
-        logits: NDArray[Any],
-        pattern: Pattern,
-        name: str,
-        top_k: int,
-        precision: float,
-        abstains: bool,
-        parent: str | None,
-    ) -> AttributeAnswer:
-        layout = self.layout.layouts[name]
-        probabilities = self.layout.probabilities(logits, name, self.temperature(pattern, name))
-        best = int(self.layout.best_labels(logits, name))
-        confidence = float(min(1.0, probabilities[best]))
-        order = [best]
-        if top_k > 1:
-            parents = self.layout.parent_label.get(name)
-            for index in np.argsort(-probabilities, kind="stable")[: None if parents else top_k + 1].tolist():
-                if len(order) == top_k:
-                    break
-                sibling = parents is None or parent is None or parents[layout.labels[index]] == parent
-                if index != best and sibling:
-                    order.append(index)
-        candidates = tuple(Candidate(layout.labels[i], float(min(1.0, probabilities[i]))) for i in order)
-        decision: Decision = "abstain"
-        if not abstains:
-            least = self.min_confidence(pattern, name, precision)
-            decision = "accept" if least is not None and confidence >= least else "review"
-        return AttributeAnswer(layout.labels[best], confidence, decision, candidates)
+            labels, chosen = self.attribute_labels[name], best[row]
+            first = Candidate(labels[chosen], confidences[row])
+            others = [
+                Candidate(labels[column], value)
+                for column, value in zip(columns[row], values[row], strict=True)
+                if value >= 0.0 and column != chosen
+            ]
+            answers[name] = AttributeAnswer(first.label, first.confidence, decisions[row], (first, *others[: top_k - 1]))
+        return answers
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]]) -> Agreement | None:
-        """How surely the photo and the title show one product, and where they say different things."""
-        if self._agreement is None:
+        """How surely the photo and the title of one item show one product, and where they say different things."""
+        return self._agree(self.score(one_item(outputs)), 0)
+
+    def _agree(self, scores: Scores, position: int) -> Agreement | None:
+        table = self._agreement
+        if table is None or scores.cosine is None:
             return None
-        conflict_below: Mapping[str, float] = self._agreement["conflict_below"]
-        features = agreement_features(self, outputs, {*self._agreement["features"], *conflict_below} - {"cosine"})
-        values = [float(features[name]) for name in self._agreement["features"]]
-        score = float(np.dot(values, self._agreement["weights"]) + self._agreement["bias"])
+        image, text = (scores.patterns[pattern] for pattern in ("image", "text"))
+        sides = scores.probabilities[position, [image, text]]
+        # Where an attribute has no label both hold -1, which would count as agreement.
+        overlap = np.einsum("aw,aw->a", sides[0], np.maximum(sides[1], 0.0))
+        score = float(scores.cosine[position]) * table.cosine_weight + float(overlap @ table.weights) + table.bias
+        image_best, text_best = scores.best[position, [image, text]]
         conflicts = []
-        for name, limit in conflict_below.items():
-            image, text = (int(self.layout.best_labels(outputs[f"{m}_logits"], name)) for m in ("image", "text"))
-            if image == text or float(features[name]) >= limit:
-                continue
-            sides = []
-            for side, index in (("image", image), ("text", text)):
-                pattern: Pattern = "image" if side == "image" else "text"
-                p = self.layout.probabilities(outputs[f"{side}_logits"], name, self.temperature(pattern, name))
-                sides.append(Candidate(self.attribute_labels[name][index], float(min(1.0, p[index]))))
-            conflicts.append(Conflict(name, *sides))
+        for row in np.flatnonzero((image_best != text_best) & (overlap < table.conflict_below)).tolist():
+            labels = self.attribute_labels[self.attributes[row]]
+            candidates = [
+                Candidate(labels[best[row]], float(min(1.0, side[row, best[row]])))
+                for side, best in ((sides[0], image_best), (sides[1], text_best))
+            ]
+            conflicts.append(Conflict(self.attributes[row], *candidates))
         return Agreement(1.0 / (1.0 + float(np.exp(-np.clip(score, -50, 50)))), tuple(conflicts))
+
+
+@dataclass(frozen=True, slots=True)
+class _AgreementTable:
+    """The agreement parameters, a number per attribute: weight of its overlap, overlap under which it conflicts (0: never)."""
+
+    weights: Floats
+    cosine_weight: float
+    bias: float
+    conflict_below: Floats
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any] | None, attributes: Sequence[str]) -> _AgreementTable | None:
+        if calibration is None:
+            return None
+        weight = dict(zip(calibration["features"], calibration["weights"], strict=True))
+        return cls(
+            weights=np.array([float(weight.get(name, 0.0)) for name in attributes]),
+            cosine_weight=float(weight.get("cosine", 0.0)),
+            bias=float(calibration["bias"]),
+            conflict_below=np.array([float(calibration["conflict_below"].get(name, 0.0)) for name in attributes]),
+        )
 
 
 def agreement_features(answerer: Answerer, outputs: Mapping[str, NDArray[Any]], attributes: Iterable[str]) -> dict[str, Floats]:

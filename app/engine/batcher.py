@@ -29,7 +29,7 @@ from app.engine.errors import (
     RequestError,
 )
 from app.engine.runtimes.base import Runtime
-from app.engine.submission import ItemOutputs, ItemRow, Submission, out_of_time
+from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission, out_of_time
 from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS
 
 logger = structlog.get_logger(__name__)
@@ -227,10 +227,9 @@ class Batcher:
         finite = np.ones(len(batch), np.bool_)
         for values in outputs.values():
             finite &= np.isfinite(values.reshape(len(batch), -1)).all(axis=1)
+        shared = BatchOutputs(outputs)
         return [
-            ItemOutputs({name: values[position] for name, values in outputs.items()}, row.inputs)
-            if finite[position]
-            else _item_failed()
+            ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed()
             for position, row in enumerate(rows)
         ]
 

@@ -37,7 +37,7 @@ from app.engine.items import (
 from app.engine.registry import LoadedVersion, Registry
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs
-from app.metrics import DECISIONS, ITEMS
+from app.metrics import ITEMS, count_decision
 
 ResultT = TypeVar("ResultT")
 
@@ -102,8 +102,13 @@ class Engine:
         name = loaded.bundle.name
 
         def answer(outputs: ItemOutputs) -> Classification:
-            classification = loaded.answerer.classify(
-                outputs.values,
+            batch = outputs.batch
+            if batch.scores is None:
+                batch.scores = loaded.answerer.score(batch.values)
+            classification = loaded.answerer.answer(
+                batch.values,
+                batch.scores,
+                outputs.position,
                 image_present="image" in outputs.inputs,
                 text_present="text" in outputs.inputs,
                 attributes=names,
@@ -111,7 +116,7 @@ class Engine:
                 precision=precision,
             )
             for attribute, given in classification.attributes.items():
-                DECISIONS.labels(name, attribute, given.decision).inc()
+                count_decision(name, attribute, given.decision)
             return classification
 
         results, timing = await self._answer(loaded, items, "fused", timeout_s, answer)
@@ -145,7 +150,7 @@ class Engine:
         kind: EmbeddingModality = modality or "fused"
 
         def answer(outputs: ItemOutputs) -> Embedding:
-            prefix = outputs.values[f"{kind}_embedding"][:length]
+            prefix = outputs.batch.values[f"{kind}_embedding"][outputs.position, :length]
             if length < legal[-1]:
                 prefix = prefix / max(float(np.linalg.norm(prefix)), 1e-12)
             return Embedding(outputs.inputs, array("f", prefix.astype(np.float32).tobytes()))

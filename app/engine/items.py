@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from app.engine.errors import ItemError
 
@@ -28,9 +28,8 @@ class Item:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A label with its calibrated confidence in [0, 1]."""
+class Candidate(NamedTuple):
+    """A label with its calibrated confidence in [0, 1]. A tuple, since an answer has dozens and they are made faster."""
 
     label: str
     confidence: float

@@ -28,11 +28,21 @@ class ItemRow:
     inputs: tuple[Modality, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ItemOutputs:
-    """What the runtime said of one item: one row per output."""
+@dataclass(slots=True)
+class BatchOutputs:
+    """What one runtime call said: B rows per output. `scores` is for whoever reads the answers, to keep what it works out for
+    the whole batch when it meets the first of its items."""
 
     values: Mapping[str, NDArray[Any]]
+    scores: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutputs:
+    """What the runtime said of one item: its `position` in the outputs of its batch."""
+
+    batch: BatchOutputs
+    position: int
     inputs: tuple[Modality, ...]
 
 

@@ -33,7 +33,7 @@ def send(batcher: Batcher, numbers: Sequence[int], timeout_s: float | None = Non
 
 
 def doubles(outcomes: Sequence[ItemOutputs | ItemError]) -> list[float]:
-    return [float(outcome.values["double"]) for outcome in outcomes if isinstance(outcome, ItemOutputs)]
+    return [float(outcome.batch.values["double"][outcome.position]) for outcome in outcomes if isinstance(outcome, ItemOutputs)]
 
 
 async def occupy(batcher: Batcher, doubling: DoublingRuntime) -> asyncio.Task[list[ItemOutputs | ItemError]]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from app import metrics
 from app.engine.engine import Engine, open_engine
 from app.engine.errors import (
     BundleError,
@@ -189,6 +190,7 @@ async def test_a_request_that_runs_out_of_time_says_so(engine: Engine) -> None:
 
 async def test_items_and_decisions_are_counted(engine: Engine) -> None:
     def counts() -> tuple[float, float, float]:
+        metrics.render()  # decisions are counted in bunches, at the latest when somebody looks
         decisions = sum(
             DECISIONS.labels("tiny", "gender", decision)._value.get() for decision in ("accept", "review", "abstain")
         )
@@ -197,6 +199,17 @@ async def test_items_and_decisions_are_counted(engine: Engine) -> None:
     before = counts()
     await engine.classify([SHIRT, Item(), SHIRT])
     assert [after - earlier for after, earlier in zip(counts(), before, strict=True)] == [2, 1, 2]
+
+
+async def test_decisions_are_counted_without_anybody_looking(engine: Engine) -> None:
+    def accepted_or_not() -> float:
+        return sum(DECISIONS.labels("tiny", "gender", kind)._value.get() for kind in ("accept", "review", "abstain"))
+
+    before = accepted_or_not()
+    await engine.classify([SHIRT])
+    async with asyncio.timeout(5):
+        while accepted_or_not() == before:
+            await asyncio.sleep(0.02)
 
 
 async def test_models_are_described_default_first(engine: Engine) -> None:
