@@ -166,7 +166,8 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
 class FeatureBatches(TrainingBatches):
     """The same rows with what a held photo branch makes of their photos: `features` float32[N, F] in place of `image`,
-    `familiar` bool[N] where the photo behind it is real and no made outlier. N counts all rows, not only `train_rows`."""
+    `familiar` bool[N] where the photo behind it is real and no made outlier, `own_share` float32[N] how much of it is the
+    row's own. N counts all rows, not only `train_rows`."""
 
     def __init__(
         self,
@@ -175,11 +176,13 @@ class FeatureBatches(TrainingBatches):
         *,
         features: NDArray[np.float32],
         familiar: NDArray[np.bool_],
+        own_share: NDArray[np.float32],
         feature_dropout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(rows, train_rows, **options)
-        self._features, self._familiar, self._feature_dropout = features, familiar, feature_dropout
+        self._features, self._familiar, self._own_share = features, familiar, own_share
+        self._feature_dropout = feature_dropout
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
         chosen = self._chosen(batch)
@@ -187,12 +190,13 @@ class FeatureBatches(TrainingBatches):
         if self._feature_dropout:
             kept = np.random.default_rng([int(self._order[0]), batch, 1]).random(features.shape) >= self._feature_dropout
             features = (features * kept / (1.0 - self._feature_dropout)).astype(np.float32)
-        return self._items(
+        x, y = self._items(
             chosen,
             image=features,
             image_present=self._rows.photo_present[chosen],
             image_familiar=self._familiar[chosen],
         )
+        return x, y | {"own_share": self._own_share[chosen]}
 
 
 def _resize(photos: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -37,7 +37,8 @@ class Recogniser(keras.Model):  # type: ignore[misc]
 
     Inputs are the bundle's four. Targets, all of length B: `labels` int32[B, C] (columns of `LabelSpace.encode`),
     `image_familiar` and `text_familiar` float32[B] (1 a real input, 0 a made outlier), `text_matches` float32[B]
-    (0 where another item's title was put in), `title_group` int32[B] (equal for equal titles).
+    (0 where another item's title was put in), `title_group` int32[B] (equal for equal titles); where photos were mixed
+    before they came here, `own_share` float32[B] (how much of each is its own).
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         image_given = ops.cast(x["image_present"], "float32") * float(self.has_image)
         text_given = ops.cast(x["text_present"], "float32") * float(self.has_text)
         # How much of each photo is its own item's; the rest is that of the item before it in the batch.
-        own_share = y_pred.get("own_share", ops.ones_like(image_given))
+        own_share = y_pred.get("own_share", y.get("own_share", ops.ones_like(image_given)))
         image_good = image_given * y["image_familiar"] * own_share
         text_good = text_given * y["text_familiar"] * y["text_matches"]
         usable = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -72,7 +74,8 @@ def test_the_photo_branch_stays_bit_for_bit_while_the_rest_learns(monkeypatch: p
 def test_features_are_thinned_as_often_as_asked_and_keep_their_mean() -> None:
     rows, _, tokenizer = catalogue()
     batches = FeatureBatches(
-        rows, np.arange(COUNT), features=np.ones((COUNT, 500), np.float32), familiar=np.ones(COUNT, bool), feature_dropout=0.4,
+        rows, np.arange(COUNT), features=np.ones((COUNT, 500), np.float32), familiar=np.ones(COUNT, bool),
+        own_share=np.full(COUNT, 0.7, np.float32), feature_dropout=0.4,
         tokenizer=tokenizer, label_names=["steel"], batch_size=COUNT, seed=1, epoch=0, strokes_are_outliers=False,
     )  # fmt: skip
 
@@ -81,3 +84,21 @@ def test_features_are_thinned_as_often_as_asked_and_keep_their_mean() -> None:
     assert (image == 0).mean() == pytest.approx(0.4, abs=0.02)
     assert image.mean() == pytest.approx(1.0, abs=0.03)
     assert np.array_equal(image, batches[0][0]["image"])
+    assert batches[0][1]["own_share"] == pytest.approx(0.7), "what a view mixed is told to the loss"
+
+
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_a_view_says_how_much_of_each_photo_is_its_own() -> None:
+    rows, space, tokenizer = catalogue()
+    keras.utils.set_random_seed(1)
+    network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+    model = Recogniser(network, space, NETWORK, replace(TRAINING, image_augmentation="none"))
+    with steps_untraced():
+        features, familiar, own_share = scripts.finishing._view(model, rows, np.arange(COUNT), TRAINING, 0)
+        branch = keras.Model(network.get_layer("normalise").input, network.get_layer("image_dense").output)
+        plain = branch.predict(rows.photos.astype(np.float32), verbose=0)
+    untouched = familiar & (own_share == 1)
+    assert untouched.any()
+    assert np.allclose(features[untouched], plain[untouched], atol=1e-4)
+    assert not np.isclose(features[own_share < 1], plain[own_share < 1], atol=1e-4).all(axis=1).any()
+    assert (own_share[~familiar] == 1).all(), "made outliers are not mixed"
