@@ -67,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     _warn_of_unknown_variables()
     # Until uvicorn takes the signal over: a container's first process has no default action, and would load on.
     signal.signal(signal.SIGTERM, _stop_loading)
+    if hasattr(signal, "SIGUSR1"):
+        # It means "look at the models folder", and must not end a service that does not listen for it yet.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         if not settings.key_digests() and not _is_loopback(settings.host):
             log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
@@ -114,13 +117,22 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
 
         # Imported before the fork: the workers share these pages, and a replacement starts in the time that its models need.
         import app.engine.engine  # noqa: F401
+        from app.generation import GenerationSwitch
         from app.server import serve
         from app.supervisor import Supervisor, WorkerFailed
+
+        switch = GenerationSwitch(settings.engine_settings())
 
         def work(listener: socket.socket, ready: Callable[[str], None], parent_gone: int) -> int:
             signal.signal(signal.SIGTERM, _stop_loading)
             try:
-                serve(settings, listener, lambda models: ready(" ".join(models)), parent_gone=parent_gone)
+                serve(
+                    settings,
+                    listener,
+                    lambda models: ready(" ".join(models)),
+                    parent_gone=parent_gone,
+                    link=switch.worker_link(),
+                )
             except BundleError as error:
                 raise WorkerFailed(str(error)) from None
             return 0
@@ -131,6 +143,7 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
             grace_s=settings.graceful_shutdown_s,
             on_ready=lambda models: _announce(settings, listeners[0], models.split()),
             on_exit=multiprocess.mark_process_dead,
+            switch=switch,
         )
         try:
             code = supervisor.run()

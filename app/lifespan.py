@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -15,9 +16,12 @@ from app import __version__, metrics
 from app.api.deps import Engine
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.engine.engine import Engine as ModelEngine
 
-async def open_configured_engine(settings: Settings) -> Engine:
-    """The real engine. Raises `BundleError` when nothing can be served."""
+
+async def open_configured_engine(settings: Settings) -> ModelEngine:
+    """The real engine, which watches the models folder. Raises `BundleError` when nothing can be served."""
     # Imported here: `--help`, the OpenAPI export and tests with an engine of their own need no numeric library.
     from app.engine.engine import open_engine
 

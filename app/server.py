@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
 from app.main import create_app
 from app.protocol import ItemlensHttpProtocol
@@ -21,15 +22,23 @@ from app.settings import Settings
 
 
 def serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[list[str]], None], *, parent_gone: int | None = None
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[list[str]], None],
+    *,
+    parent_gone: int | None = None,
+    link: WorkerLink | None = None,
 ) -> None:
     """Open the models and answer until SIGTERM or SIGINT, or until the file descriptor `parent_gone` is at its end.
+
+    `link`: the parent says which models to load and when to switch; without one this process watches the models folder itself,
+    and looks at once on SIGUSR1.
 
     `on_ready` gets the models that are served, as "name/version", once connections are answered. Raises `BundleError` when
     nothing can be served and KeyboardInterrupt when stopped while the models are loading.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, on_ready, parent_gone))
+        runner.run(_serve(settings, listener, on_ready, parent_gone, link))
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -45,12 +54,21 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[list[str]], None], parent_gone: int | None
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[list[str]], None],
+    parent_gone: int | None,
+    link: WorkerLink | None,
 ) -> None:
     if parent_gone is not None:
         # Nobody would stop or replace a worker without its parent, and it would hold the port.
         asyncio.get_running_loop().add_reader(parent_gone, os.kill, os.getpid(), signal.SIGTERM)
-    engine = await open_configured_engine(settings)
+    if link is not None:
+        engine = await link.open_engine(settings.engine_settings())
+    else:
+        engine = await open_configured_engine(settings)
+        if hasattr(signal, "SIGUSR1"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, engine.look_for_models)
     app = create_app(settings, engine=engine)
     config = uvicorn.Config(
         app,

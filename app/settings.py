@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,6 +73,21 @@ class Settings(BaseSettings):
         pattern=r"^[1-9][0-9]{0,8}$",
         description="Pins the default model to one version; the service does not start without it. Unset: the newest "
         "that passes its checks.",
+    )
+    max_versions_per_model: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="Versions of one model in memory: the default and the newest others, for requests that name a `version` or "
+        "a `space`. 2: an index built with the version before is served until it is rebuilt, and a roll-back loads "
+        "nothing. Each costs some 20 MB a worker.",
+    )
+    models_poll_s: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between two looks at the models folder for versions that came or went; 0 looks only on SIGUSR1. "
+        "A look costs a millisecond.",
     )
     workers: int = Field(
         0,
@@ -206,19 +222,10 @@ class Settings(BaseSettings):
         from app.engine.settings import EngineSettings, usable_cpus
 
         share_of_cpus = max(1, usable_cpus() // self.effective_workers)
-        return EngineSettings(
-            models_dir=self.models_dir,
-            runtime=self.runtime,
-            default_model=self.default_model,
-            default_version=self.default_version,
-            runtime_threads=self.runtime_threads or share_of_cpus,
-            decode_threads=self.decode_threads or share_of_cpus,
-            max_batch_items=self.max_batch_items,
-            max_queue_items=self.max_queue_items,
-            max_image_bytes=self.max_image_bytes,
-            max_image_pixels=self.max_image_pixels,
-            max_text_chars=self.max_text_chars,
-        )
+        values: dict[str, Any] = {limit.name: getattr(self, limit.name) for limit in fields(EngineSettings)}
+        values["runtime_threads"] = self.runtime_threads or share_of_cpus
+        values["decode_threads"] = self.decode_threads or share_of_cpus
+        return EngineSettings(**values)
 
     def key_digests(self) -> frozenset[bytes]:
         """SHA-256 digests (32 bytes each) of the allowed keys; empty means open. Raises `SettingsError`."""

@@ -5,7 +5,7 @@ worker is being replaced wait in its socket's backlog instead of being refused. 
 socket. POSIX only (fork, SO_REUSEPORT).
 
 SIGTERM and SIGINT stop the workers in order; SIGHUP replaces them one by one, each old one only after the new one is ready;
-a worker that dies is replaced at once, and ever more slowly if it keeps dying.
+SIGUSR1 has the models folder looked at; a worker that dies is replaced at once, and ever more slowly if it keeps dying.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
+
+from app.generation import GenerationSwitch
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -66,12 +68,13 @@ class Supervisor:
     """`run` blocks until the service has stopped. One worker per listener. Must be used in a process with one thread.
 
     `grace_s`: how long a worker may take to stop before it is killed. `on_ready` is called once, when all are
-    ready, with what the last of them said; `on_exit` with the pid of every worker that has gone.
+    ready, with what the last of them said; `on_exit` with the pid of every worker that has gone. `switch` is told of them too.
     """
 
     listeners: Sequence[socket.socket]
     run_worker: RunWorker
     grace_s: float
+    switch: GenerationSwitch
     on_ready: Callable[[str], None] = lambda _said: None
     on_exit: Callable[[int], None] = lambda _pid: None
     _workers: dict[int, _Worker] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Supervisor:
         previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         try:
+            self.switch.open(self._selector)
             return self._loop(wake)
         finally:
             signal.set_wakeup_fd(-1)
@@ -116,7 +120,7 @@ class Supervisor:
                     for number in os.read(wake, 4096):
                         self._signalled(number)
                 else:
-                    self._reported(self._workers[key.data])
+                    key.data()
             failure = self._reap()
             if failure is not None:
                 sys.stderr.write(failure + "\n")
@@ -127,6 +131,8 @@ class Supervisor:
         waits = [slot.start_at_s for slot in self._slots if slot.start_at_s is not None]
         if self._stop_at_s is not None:
             waits = [self._stop_at_s]
+        elif (turn_s := self.switch.tick()) is not None:
+            waits.append(time.monotonic() + turn_s)
         return max(0.0, min(waits) - time.monotonic()) + 0.01 if waits else None
 
     # --- starting -----------------------------------------------------------------------------------------------
@@ -139,6 +145,7 @@ class Supervisor:
 
     def _fork(self, slot: int, replaces: _Worker | None = None) -> _Worker:
         reports, reports_end = os.pipe()
+        self.switch.before_fork()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -148,7 +155,8 @@ class Supervisor:
         os.close(reports_end)
         worker = _Worker(slot, pid, reports, replaces)
         self._workers[pid] = worker
-        self._selector.register(reports, selectors.EVENT_READ, pid)
+        self._selector.register(reports, selectors.EVENT_READ, lambda: self._reported(worker))
+        self.switch.joined(pid)
         return worker
 
     def _be_worker(self, slot: int, reports: int) -> None:
@@ -156,18 +164,15 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
+            # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once.
             for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once. SIGHUP is the parent's too.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                signal.signal(number, signal.SIG_IGN if number in _OF_THE_PARENT else signal.SIG_DFL)
             self._selector.close()
-            os.close(self._lifeline_end)
-            for worker in self._workers.values():
-                os.close(worker.reports)
-            for other, listener in enumerate(self.listeners):
-                if other != slot:
-                    listener.close()
+            self.switch.in_worker()
+            for end in (self._lifeline_end, *(worker.reports for worker in self._workers.values())):
+                os.close(end)
+            for listener in set(self.listeners) - {self.listeners[slot]}:
+                listener.close()
             code = self.run_worker(
                 self.listeners[slot], lambda said: _report(reports, _READY + said.encode() + b"\n"), self._lifeline
             )
@@ -213,6 +218,8 @@ class Supervisor:
                 listener.close()  # a connection that nobody will accept must be refused, not left to wait
             for worker in self._workers.values():
                 self._stop(worker)
+        elif number == signal.SIGUSR1:
+            self.switch.look_now()
         elif number == signal.SIGHUP and self._stop_at_s is None and self._announced and not self._rolling:
             log.info("rolling_restart", workers=len(self._slots))
             self._rolling = list(range(len(self._slots)))
@@ -238,6 +245,7 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(status)
             message = self._last_words(worker)
             self.on_exit(pid)
+            self.switch.left(pid)
             if worker.stopping or self._stop_at_s is not None:
                 continue
             if worker.replaces is not None:
@@ -283,11 +291,8 @@ class Supervisor:
             self._stop_at_s = time.monotonic() + KILL_AFTER_GRACE_S
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-
-
-def _report_ready(end: int, said: str) -> None:
-    _report(end, _READY + said.encode() + b"\n")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_OF_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def _report(end: int, message: bytes) -> None:

@@ -64,12 +64,16 @@ def new_bundle(destination: Path, *, replace_existing: bool = False) -> Iterator
     staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     folder = staging / destination.parent.name / destination.name
     folder.mkdir(parents=True)
+    replaced = staging / "replaced"
     try:
         yield folder
         if destination.exists():
-            destination.rename(staging / "replaced")
+            destination.rename(replaced)
         folder.rename(destination)
     finally:
+        if replaced.exists() and not destination.exists():
+            # Should this fail too, the old version is still whole in the folder that the error names.
+            replaced.rename(destination)
         shutil.rmtree(staging, ignore_errors=True)
 
 

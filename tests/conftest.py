@@ -8,8 +8,8 @@ import hashlib
 import io
 import os
 from array import array
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
@@ -133,6 +133,12 @@ class FakeEngine:
             results.append(Embedding(inputs, array("f", [x / norm for x in vector])))
         return EmbeddingReply(reference, results, Timing(), space_id=SPACE_ID, dimensions=length)
 
+    @contextmanager
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
+        if space_id not in (None, SPACE_ID):
+            raise SpaceConflictError("No kept version serves this space.", field="space")
+        yield self._reference(model, version)
+
     def models(self) -> Sequence[ModelDescription]:
         return [self.describe(FASHION), self.describe(DIGITS)]
 
@@ -157,6 +163,8 @@ class FakeEngine:
             limits={"max_text_chars": self.max_text_chars},
             quality={"baseColour": {"accuracy": 0.9}},
         )
+
+    def look_for_models(self) -> None: ...
 
     def is_ready(self) -> bool:
         return self.ready

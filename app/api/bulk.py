@@ -66,6 +66,12 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # One stream, one version: a switch half-way would mix two models' answers, or two spaces.
+        with self.operation.hold(self.engine, self.options) as model:
+            self.options = self.options.model_copy(update={"model": model.name, "version": model.version})
+            await self._stream(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
         context.items = 0
         # The work of a line is a task; the queue bounds how many there are, in order.

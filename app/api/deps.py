@@ -6,12 +6,13 @@ Owns the `Engine` protocol, which is all this package may ask of the engine; tes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
 from app.engine.errors import NotReadyError
-from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, Reply
+from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, ModelRef, Reply
 from app.settings import Settings
 
 
@@ -46,6 +47,9 @@ class Engine(Protocol):
         space_id: str | None,
         timeout_s: float | None,
     ) -> EmbeddingReply: ...
+
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[ModelRef]:
+        """Choose a version and keep it, until the block ends, for calls that name it."""
 
     def models(self) -> Sequence[ModelDescription]: ...
 

@@ -6,24 +6,28 @@ Owns which options go to which engine method, and which rendering its answers ge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from app.api.answers import render_classification, render_embedding, render_model
 from app.api.deps import Engine
 from app.api.schemas import ClassifyEnvelope, ClassifyOptions, EmbedEnvelope, EmbedOptions, ModelOptions
-from app.engine.items import Classification, Embedding, EmbeddingReply, Item, Reply
+from app.engine.items import Classification, Embedding, EmbeddingReply, Item, ModelRef, Reply
 
 OptionsT = TypeVar("OptionsT", bound=ModelOptions)
 AnswerT = TypeVar("AnswerT")
 
 
 class Operation(Protocol, Generic[OptionsT, AnswerT]):
-    """`options` and `envelope` are the request's schemas; `run` asks the engine; the rest renders its reply."""
+    """`options` and `envelope` are the request's schemas; `run` asks the engine, `hold` keeps the version that a stream begins
+    with; the rest renders the reply."""
 
     options: type[OptionsT]
     envelope: type[OptionsT]
 
     async def run(self, engine: Engine, items: Sequence[Item], options: OptionsT, timeout_s: float) -> Reply[AnswerT]: ...
+
+    def hold(self, engine: Engine, options: OptionsT) -> AbstractContextManager[ModelRef]: ...
 
     def head(self, reply: Reply[AnswerT]) -> dict[str, Any]: ...
 
@@ -47,6 +51,9 @@ class ClassifyOperation:
             timeout_s=timeout_s,
         )
 
+    def hold(self, engine: Engine, options: ClassifyOptions) -> AbstractContextManager[ModelRef]:
+        return engine.hold(model=options.model, version=options.version, space_id=None)
+
     def head(self, reply: Reply[Classification]) -> dict[str, Any]:
         return {"model": render_model(reply.model)}
 
@@ -68,6 +75,9 @@ class EmbedOperation:
             space_id=options.space,
             timeout_s=timeout_s,
         )
+
+    def hold(self, engine: Engine, options: EmbedOptions) -> AbstractContextManager[ModelRef]:
+        return engine.hold(model=options.model, version=options.version, space_id=options.space)
 
     def head(self, reply: Reply[Embedding]) -> dict[str, Any]:
         reply = cast(EmbeddingReply, reply)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from app.engine.runtimes.base import ModelSpec, Runtime
 
@@ -71,10 +74,7 @@ def measure_buckets(runtime: Runtime, spec: ModelSpec, *, max_batch_items: int) 
     for bucket in runtime.buckets:
         if bucket > max_batch_items:
             break
-        batch = spec.blank_batch(bucket)
-        # Both branches on; the content does not change the cost.
-        batch["image_present"][:] = True
-        batch["text_present"][:] = True
+        batch = _full_batch(spec, bucket)
         runtime.run(batch)  # the first call also allocates and compiles
         runs: list[float] = []
         while len(runs) < _WARM_UP_RUNS and sum(runs) < _WARM_UP_BUDGET_S:
@@ -83,3 +83,18 @@ def measure_buckets(runtime: Runtime, spec: ModelSpec, *, max_batch_items: int) 
             runs.append(time.perf_counter() - started)
         measured[bucket] = min(runs)
     return measured
+
+
+def warm_buckets(runtime: Runtime, spec: ModelSpec) -> float:
+    """One real forward pass per bucket; the least seconds of a call with one item."""
+    for bucket in runtime.buckets:
+        runtime.run(_full_batch(spec, bucket))
+    return min(measure_buckets(runtime, spec, max_batch_items=1).values())
+
+
+def _full_batch(spec: ModelSpec, items: int) -> dict[str, NDArray[Any]]:
+    """Both branches on; the content does not change the cost."""
+    batch = spec.blank_batch(items)
+    batch["image_present"][:] = True
+    batch["text_present"][:] = True
+    return batch

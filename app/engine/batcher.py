@@ -66,6 +66,7 @@ class Batcher:
         self._queue_seconds = QUEUE_DURATION_SECONDS.labels(model)
         self._model_seconds = MODEL_DURATION_SECONDS.labels(model)
         self._batch_items = BATCH_SIZE.labels(model)
+        # Up and down by what comes and goes: two versions of a model share the gauge.
         self._queue_depth = QUEUE_DEPTH.labels(model)
         self._thread = threading.Thread(target=self._own_runtime, name=f"runtime-{model}", daemon=True)
         self._thread.start()
@@ -110,7 +111,7 @@ class Batcher:
         with self._changed:
             if self.is_alive():
                 self._queue.append(_Entry(submission, index, row, time.monotonic()))
-                self._queue_depth.set(len(self._queue))
+                self._queue_depth.inc()
                 self._changed.notify()
                 return
             submission.error = submission.error or NotReadyError(_DEAD)
@@ -162,6 +163,7 @@ class Batcher:
                 self._stopped = True
                 left = list(self._queue)
                 self._queue.clear()
+                self._queue_depth.dec(len(left))
             for entry in left:
                 entry.submission.error = NotReadyError(_CLOSING if self._closing else _DEAD)
             self._finish((entry.submission, entry.index, None) for entry in left)
@@ -181,7 +183,7 @@ class Batcher:
                     (dropped if entry.submission.is_unwanted() else live).append(entry)
                 count = self._plan.take[len(live)]
                 self._queue.extendleft(reversed(live[count:]))
-                self._queue_depth.set(len(self._queue))
+                self._queue_depth.dec(len(dropped) + min(count, len(live)))
             if dropped:
                 self._drop([(entry.submission, entry.index) for entry in dropped])
             if live:

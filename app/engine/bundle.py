@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ MANIFEST = "manifest.json"
 MANIFEST_HASH = "manifest.sha256"
 _REQUIRED = ("labels.json", "calibration.json", "golden.json", "golden.npz")
 _RUNTIME_FILE = {"tensorflow": "saved_model.pb", "litert": "model.tflite"}
+_EXECUTABLE_SUFFIXES = (".h5", ".hdf5", ".keras", ".pkl", ".pickle", ".joblib", ".pt", ".pth")
+"""Nothing of the service reads them; whoever finds one in a bundle might."""
 # Largest tables of labels are kilobytes; what is read into memory whole stays bounded.
 _MAX_JSON_BYTES = 32 * 1024 * 1024
 # A model without an image branch still has the input; see models/README.md.
@@ -125,8 +128,9 @@ def _read_manifest(path: Path) -> bytes:
         if (path / name).is_symlink() or not (path / name).is_file():
             _refuse(path, f"{name} is missing or not a plain file")
     data = _read(path, MANIFEST)
-    stated = _read(path, MANIFEST_HASH).decode("ascii", "replace").split()
-    if len(stated) != 2 or stated[1].lstrip("*") != MANIFEST or stated[0] != hashlib.sha256(data).hexdigest():
+    digest = hashlib.sha256(data).hexdigest().encode()
+    # As `sha256sum` writes it, in text or binary mode, and not a byte otherwise.
+    if re.fullmatch(rb"%b [ *]%b\r?\n" % (digest, re.escape(MANIFEST.encode())), _read(path, MANIFEST_HASH)) is None:
         _refuse(path, f"{MANIFEST} does not have the hash in {MANIFEST_HASH}; copy the bundle again")
     return data
 
@@ -135,6 +139,9 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
     for name in manifest.files:
         if name in (MANIFEST, MANIFEST_HASH) or any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
             _refuse(path, "manifest.json lists a path that is not inside the bundle")
+    for name in manifest.files:
+        if name.lower().endswith(_EXECUTABLE_SUFFIXES):
+            _refuse(path, f"{name} is of a kind that can run code when it is read; export the model again without it")
     found = set(_walk(path)) - {MANIFEST, MANIFEST_HASH}
     for name in sorted(found - set(manifest.files)):
         _refuse(path, f"{name} is not listed in manifest.json; remove it")

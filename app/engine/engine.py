@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 
-from app.engine.batcher import Batcher
 from app.engine.decode import DecodePool
 from app.engine.errors import (
     ItemError,
@@ -31,12 +30,16 @@ from app.engine.items import (
     EmbeddingReply,
     Item,
     ModelDescription,
+    ModelRef,
     Reply,
     Timing,
 )
-from app.engine.registry import LoadedVersion, Registry
+from app.engine.loading import LoadedVersion
+from app.engine.registry import Registry, ServedVersion
+from app.engine.serving_plan import Generation, LocalGeneration, Refusal, ServingPlan
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs
+from app.engine.watch import ModelWatch
 from app.metrics import ITEMS, count_decision
 
 ResultT = TypeVar("ResultT")
@@ -47,35 +50,58 @@ _CLOSE_GRACE_S = 15.0
 """Below the 20 s that the service gives its requests at shutdown."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    loaded: LoadedVersion
-    batcher: Batcher
-
-
 async def open_engine(settings: EngineSettings) -> Engine:
-    """Load, verify, warm up and prove every model, off the event loop.
+    """Load, verify, warm up and prove every model, off the event loop; then watch the models folder.
 
     Raises BundleError, one line, when a model has no version that passes or there is no model at all.
     """
-    registry = await asyncio.to_thread(Registry.open, settings)
-    return Engine(registry, settings)
+    generation = LocalGeneration()
+    engine = Engine(settings, generation)
+    try:
+        await engine.watch_models(generation)
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
 
 
 class Engine:
-    """Safe to call from many tasks of one event loop at once. Cancelling a call drops its work."""
+    """Safe to call from many tasks of one event loop at once. Cancelling a call drops its work.
 
-    def __init__(self, registry: Registry, settings: EngineSettings) -> None:
-        self._registry = registry
+    Which versions it serves is decided outside: by `ModelWatch`, or by the parent of several workers through `prepare` and
+    `settle`. `generation` says which prepared plan is in force.
+    """
+
+    def __init__(self, settings: EngineSettings, generation: Generation) -> None:
+        self._settings = settings
+        self._registry = Registry(settings, generation)
         self._pool = DecodePool(settings.effective_decode_threads)
-        self._served = {
-            loaded.bundle.name: _Served(
-                loaded,
-                Batcher(loaded.runtime, loaded.plan, model=loaded.bundle.name, max_queue_items=settings.max_queue_items),
-            )
-            for loaded in registry.versions()
-        }
+        self._watch: ModelWatch | None = None
+        self._companion: asyncio.Task[None] | None = None
         self._closed = False
+
+    async def watch_models(self, generation: LocalGeneration) -> None:
+        """Serve what the models folder holds, now and from now on. Raises BundleError."""
+        self._watch = ModelWatch(self._registry, generation, self._settings)
+        await self._watch.open()
+        self.accompany(asyncio.create_task(self._watch.run()))
+
+    def look_for_models(self) -> None:
+        """Look at the models folder at once, where this process watches it."""
+        if self._watch is not None:
+            self._watch.look_now()
+
+    def accompany(self, task: asyncio.Task[None]) -> None:
+        """`task` ends with the engine."""
+        self._companion = task
+
+    async def prepare(self, plan: ServingPlan) -> Sequence[Refusal]:
+        """See `Registry.prepare`."""
+        return await self._registry.prepare(plan)
+
+    def settle(self) -> None:
+        """See `Registry.settle`."""
+        self._registry.settle()
 
     async def classify(
         self,
@@ -93,7 +119,8 @@ class Engine:
         Raises UnknownModelError, UnknownAttributeError, RequestError, OverloadedError, NotReadyError,
         DeadlineExceededError. What is wrong with one item is that item's result.
         """
-        loaded = self._registry.resolve(model, version)
+        served = self._registry.resolve(model, version)
+        loaded = served.loaded
         names = _chosen_attributes(loaded, attributes)
         if top_k < 1:
             raise RequestError("top_k must be at least 1.", field="top_k")
@@ -119,8 +146,8 @@ class Engine:
                 count_decision(name, attribute, given.decision)
             return classification
 
-        results, timing = await self._answer(loaded, items, "fused", timeout_s, answer)
-        return Reply(model=loaded.ref, results=results, timing=timing)
+        results, timing = await self._answer(served, items, "fused", timeout_s, answer)
+        return Reply(model=served.key.ref, results=results, timing=timing)
 
     async def embed(
         self,
@@ -136,12 +163,12 @@ class Engine:
         """A unit vector per item: of all it came with (`fused`, the default), or of the photo or the title alone.
 
         `dimensions` is a listed prefix length (None: the full one). `space_id` asks for the vector space that an index
-        was built with: any served version that has it answers.
+        was built with: any version in memory that has it answers.
 
         Raises as `classify` does, and UnknownDimensionsError, SpaceConflictError.
         """
-        loaded = self._in_space(model, version, space_id)
-        legal = loaded.bundle.manifest.dimensions
+        served = self._in_space(model, version, space_id)
+        legal = served.loaded.bundle.manifest.dimensions
         length = legal[-1] if dimensions is None else dimensions
         if length not in legal:
             raise UnknownDimensionsError(
@@ -155,18 +182,27 @@ class Engine:
                 prefix = prefix / max(float(np.linalg.norm(prefix)), 1e-12)
             return Embedding(outputs.inputs, array("f", prefix.astype(np.float32).tobytes()))
 
-        results, timing = await self._answer(loaded, items, kind, timeout_s, answer)
+        results, timing = await self._answer(served, items, kind, timeout_s, answer)
         return EmbeddingReply(
-            model=loaded.ref,
+            model=served.key.ref,
             results=results,
             timing=timing,
-            space_id=loaded.bundle.manifest.space_id,
+            space_id=served.loaded.bundle.manifest.space_id,
             dimensions=length,
         )
 
+    @contextmanager
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
+        """Choose a version as `embed` does, and keep it for a stream of calls that name it, whatever is switched meanwhile.
+
+        Raises UnknownModelError, SpaceConflictError, NotReadyError.
+        """
+        with self._registry.holding(self._in_space(model, version, space_id)) as ref:
+            yield ref
+
     def models(self) -> Sequence[ModelDescription]:
         """Every served model, the default one first."""
-        return [self._registry.describe(loaded.bundle.name) for loaded in self._registry.versions()]
+        return self._registry.describe_all()
 
     def describe(self, name: str) -> ModelDescription:
         """Raises UnknownModelError."""
@@ -174,21 +210,22 @@ class Engine:
 
     def is_ready(self) -> bool:
         """Whether every model answers: open, and no runtime thread has died."""
-        return not self._closed and all(served.batcher.is_alive() for served in self._served.values())
+        return not self._closed and self._registry.serves()
 
     async def close(self) -> None:
         """Refuse new requests, answer the admitted ones (for up to 15 s), free everything. May be called twice."""
         if self._closed:
             return
         self._closed = True
-        await asyncio.gather(*(served.batcher.close(grace_s=_CLOSE_GRACE_S) for served in self._served.values()))
+        if self._companion is not None:
+            self._companion.cancel()
+            await asyncio.gather(self._companion, return_exceptions=True)
+        await self._registry.close(grace_s=_CLOSE_GRACE_S)
         await asyncio.to_thread(self._pool.close)
-        for served in self._served.values():
-            served.loaded.runtime.close()
 
     async def _answer(
         self,
-        loaded: LoadedVersion,
+        served: ServedVersion,
         items: Sequence[Item],
         modality: EmbeddingModality,
         timeout_s: float | None,
@@ -198,27 +235,25 @@ class Engine:
             raise NotReadyError("The service is shutting down; send the request again.")
         if not items:
             return [], Timing()
-        batcher = self._served[loaded.bundle.name].batcher
-        submission = batcher.admit(len(items), timeout_s=timeout_s)
-        self._pool.start(loaded.reader, batcher, submission, items, modality=modality)
+        # No await since the version was chosen: one that is chosen cannot begin to drain before it has admitted.
+        submission = served.batcher.admit(len(items), timeout_s=timeout_s)
+        self._pool.start(served.loaded.reader, served.batcher, submission, items, modality=modality)
         results: list[ResultT | ItemError] = []
         for index, outcome in enumerate(await submission.wait()):
             if index and index % _ANSWERS_PER_TURN == 0:
                 await asyncio.sleep(0)
             results.append(outcome if isinstance(outcome, ItemError) else answer(outcome))
         for result in results:
-            ITEMS.labels(loaded.bundle.name, result.code if isinstance(result, ItemError) else "ok").inc()
+            ITEMS.labels(served.key.name, result.code if isinstance(result, ItemError) else "ok").inc()
         return results, submission.timing
 
-    def _in_space(self, model: str | None, version: str | None, space_id: str | None) -> LoadedVersion:
+    def _in_space(self, model: str | None, version: str | None, space_id: str | None) -> ServedVersion:
         """The version that embeds into `space_id`; without one, the version that the request names."""
         if space_id is None:
             return self._registry.resolve(model, version)
-        named = model is not None or version is not None
-        candidates = [self._registry.resolve(model, version)] if named else self._registry.versions()
-        for loaded in candidates:
-            if loaded.bundle.manifest.space_id == space_id:
-                return loaded
+        for served in self._registry.candidates(model, version):
+            if served.loaded.bundle.manifest.space_id == space_id:
+                return served
         raise SpaceConflictError(
             "No served version embeds into this space; rebuild the index with the space that GET /v1/models names.",
             field="space",

@@ -19,6 +19,7 @@
     │   └── NotReadyError
     ├── DeadlineExceededError        the caller's time ran out
     └── BundleError                  a model folder is refused
+        └── NoRoomError              for want of memory: the folder may be fine
 
 Owns the tree and the stable `code` of each leaf. Refuses to know status codes: one table in `app.errors` maps them.
 A message says what to do and never repeats what the client sent.
@@ -125,3 +126,7 @@ class BundleError(EngineError):
     """A model folder is refused; the message is one line that names the folder and the reason."""
 
     code = "bundle_refused"
+
+
+class NoRoomError(BundleError):
+    """There is not enough memory for one more version; the folder may be fine."""

@@ -1,122 +1,190 @@
-"""Which models are served: the scan of the models folder, and the way of a version from disk to ready.
+"""The versions in this process's memory, and which of them answers what.
 
-Owns loading (verify, open a runtime, warm up, replay the golden answers), the fall-back to an older version, defaults
-and descriptions. Refuses to know requests and items.
+Owns each version from its loading to its freeing: a plan's missing versions are loaded beside those that serve, the plan
+takes effect when the generation says so, and what it no longer names is drained and freed. Refuses to know how plans
+come about (`app.engine.rollout`), requests and items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
-from app.engine.answers import Answerer
-from app.engine.batch_plan import BatchPlan, measure_buckets, plan_batches
-from app.engine.bundle import Bundle, load_bundle
-from app.engine.decode import ItemReader
-from app.engine.errors import BundleError, UnknownModelError
-from app.engine.golden import replay_golden
+from app.engine.batcher import Batcher
+from app.engine.errors import BundleError, NoRoomError, NotReadyError, UnknownModelError
 from app.engine.items import ModelDescription, ModelRef, VersionDescription
-from app.engine.runtimes import Runtime, RuntimeName, open_runtime
+from app.engine.loading import LoadedVersion, load_version
+from app.engine.memory import return_freed_memory
+from app.engine.serving_plan import Generation, Refusal, ServingPlan, VersionKey
 from app.engine.settings import EngineSettings
-from app.engine.text import TitleTokenizer
 from app.metrics import MODEL_READY
 
 logger = structlog.get_logger(__name__)
 
-# What people expect of a shop service where the folder holds several models.
-_PREFERRED_DEFAULT = "fashion"
+ResultT = TypeVar("ResultT")
+
+_DRAIN_GRACE_S = 150.0
+"""For requests that were admitted before the switch. Above any deadline that a caller may set by default (120 s)."""
+_HELD_PAUSE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedVersion:
-    """A version that passed everything and can answer."""
+@dataclass(slots=True, eq=False)
+class ServedVersion:
+    """A version with its queue. `holders`: streams that began with it and go on with it, whatever serves now."""
 
-    bundle: Bundle
-    runtime: Runtime
-    plan: BatchPlan
-    reader: ItemReader
-    answerer: Answerer
-
-    @property
-    def ref(self) -> ModelRef:
-        return ModelRef(self.bundle.name, self.bundle.version)
+    key: VersionKey
+    loaded: LoadedVersion
+    batcher: Batcher
+    holders: int = 0
 
 
 class Registry:
-    """The served version of every model, and what became of the others. Immutable once open."""
+    """Lives on one event loop. `generation` may change at any time; each request reads it once."""
 
-    def __init__(
-        self,
-        versions: Mapping[str, LoadedVersion],
-        refused: Mapping[str, Sequence[VersionDescription]],
-        *,
-        default_model: str,
-        settings: EngineSettings,
-    ) -> None:
-        self._versions = dict(versions)
-        self._refused = refused
+    def __init__(self, settings: EngineSettings, generation: Generation) -> None:
         self._settings = settings
-        self.default_model = default_model
+        self._generation = generation
+        self._plans: dict[int, ServingPlan] = {}
+        self._versions: dict[VersionKey, ServedVersion] = {}
+        self._loading: list[VersionKey] = []
+        self._draining: list[ServedVersion] = []
+        self._drains: set[asyncio.Task[None]] = set()
+        # One thread for all loading: the rest of the machine serves, and what one version took is there for the next.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
 
-    @classmethod
-    def open(cls, settings: EngineSettings) -> Registry:
-        """Load the newest good version of every model below `settings.models_dir`. Blocks, for seconds.
+    # --- the way of a plan ------------------------------------------------------------------------------------------
 
-        Raises BundleError: there is no model, or one of which no version passes.
-        """
-        found = _scan(settings.models_dir)
-        if not found:
-            raise BundleError(f"{settings.models_dir}: no model here; expected <name>/<version>/manifest.json")
-        default = settings.default_model or (_PREFERRED_DEFAULT if _PREFERRED_DEFAULT in found else min(found))
-        if default not in found:
-            raise BundleError(f"{settings.models_dir}: no model {default}; there are {', '.join(sorted(found))}")
-        versions: dict[str, LoadedVersion] = {}
-        refused: dict[str, list[VersionDescription]] = {}
+    async def prepare(self, plan: ServingPlan) -> Sequence[Refusal]:
+        """Load what the plan names and is not in memory, off the event loop and one after the other; then the plan can
+        take effect. Returns the refusals instead, if there are any."""
+        missing = [key for key in plan.versions() if key not in self._versions]
+        refusals: list[Refusal] = []
+        beside = [self._versions[key].loaded for key in self.plan.versions()] if self._plans else []
+        self._loading = missing
         try:
-            for name, numbers in sorted(found.items()):
-                pinned = settings.default_version if name == default else None
-                candidates = [pinned] if pinned is not None else [str(number) for number in sorted(numbers, reverse=True)]
-                refused[name] = []
-                for version in candidates:
-                    try:
-                        versions[name] = load_version(settings.models_dir / name / version, settings)
-                        MODEL_READY.labels(name, version).set(1)
-                        break
-                    except BundleError as error:
-                        MODEL_READY.labels(name, version).set(0)
-                        refused[name].append(VersionDescription(version, "refused", is_default=False, reason=error.detail))
-                        logger.error("model_version_refused", model=name, version=version, reason=error.detail)
+            for key in missing:
+                try:
+                    loaded = await self._on_loader(partial(load_version, key, self._settings, beside=beside))
+                except BundleError as error:
+                    refusals.append(Refusal(key, error.detail, is_temporary=isinstance(error, NoRoomError)))
+                except Exception as error:
+                    # Whatever a damaged file makes a library do: the type alone, since its words may be anything.
+                    reason = f"{key.name}/{key.version}: it cannot be loaded ({type(error).__name__})"
+                    refusals.append(Refusal(key, reason, is_temporary=isinstance(error, MemoryError)))
                 else:
-                    raise BundleError(f"no version of model {name} passes: {refused[name][0].reason}")
-        except BaseException:
-            for loaded in versions.values():
-                loaded.runtime.close()
-            raise
-        return cls(versions, refused, default_model=default, settings=settings)
+                    batcher = Batcher(
+                        loaded.runtime, loaded.plan, model=key.name, max_queue_items=self._settings.max_queue_items
+                    )
+                    self._versions[key] = ServedVersion(key, loaded, batcher)
+        finally:
+            self._loading = []
+        for refusal in refusals:
+            MODEL_READY.labels(refusal.key.name, refusal.key.version).set(0)
+        if not refusals:
+            self._plans[plan.generation] = plan
+        return refusals
 
-    def versions(self) -> Sequence[LoadedVersion]:
-        """Every served version, the default model's first."""
-        return sorted(
-            self._versions.values(), key=lambda loaded: (loaded.bundle.name != self.default_model, loaded.bundle.name)
-        )
+    def settle(self) -> None:
+        """The generation has changed: forget earlier plans, drain and free what only they named. Returns at once."""
+        plan = self.plan
+        self._plans = {number: kept for number, kept in self._plans.items() if number >= plan.generation}
+        wanted = {key for kept in self._plans.values() for key in kept.versions()}
+        for key in [key for key in self._versions if key not in wanted]:
+            version = self._versions.pop(key)
+            self._draining.append(version)
+            drain = asyncio.create_task(self._drain(version))
+            self._drains.add(drain)
+            drain.add_done_callback(self._drains.discard)
+        for served in [*self._draining, *self._versions.values()]:
+            MODEL_READY.labels(served.key.name, served.key.version).set(served.key in wanted)
 
-    def resolve(self, model: str | None, version: str | None) -> LoadedVersion:
-        """The version that answers. Raises UnknownModelError."""
-        loaded = self._versions.get(self.default_model if model is None else model)
-        if loaded is None:
+    async def _drain(self, version: ServedVersion) -> None:
+        key = version.key
+        while version.holders:
+            await asyncio.sleep(_HELD_PAUSE_S)
+        await version.batcher.close(grace_s=_DRAIN_GRACE_S)
+        self._draining.remove(version)
+        # References alone free it; a collection would stop the whole process for 80 ms and more.
+        await self._on_loader(version.loaded.runtime.close)
+        del version
+        await self._on_loader(return_freed_memory)
+        logger.info("model_version_freed", model=key.name, version=key.version)
+
+    async def close(self, *, grace_s: float) -> None:
+        """Refuse new items, answer the admitted ones for up to `grace_s` seconds, free everything."""
+        versions = [*self._versions.values(), *self._draining]
+        for drain in self._drains:
+            drain.cancel()
+        await asyncio.gather(*(version.batcher.close(grace_s=grace_s) for version in versions))
+        for version in versions:
+            version.loaded.runtime.close()
+        self._loader.shutdown(wait=False)
+
+    async def _on_loader(self, work: Callable[[], ResultT]) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, work)
+
+    # --- what serves ------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> ServingPlan:
+        """What requests are answered by now. Raises NotReadyError when that is not loaded here."""
+        plan = self._plans.get(self._generation.value)
+        if plan is None:
+            raise NotReadyError("The models are being loaded; send the request again.")
+        return plan
+
+    def serves(self) -> bool:
+        """Whether every version of the present plan is loaded and its thread alive."""
+        plan = self._plans.get(self._generation.value)
+        return plan is not None and all(self._versions[key].batcher.is_alive() for key in plan.versions())
+
+    def candidates(self, model: str | None, version: str | None) -> Sequence[ServedVersion]:
+        """What may answer a request that names so much, the defaults first. Raises UnknownModelError."""
+        plan = self.plan
+        if model is None and version is None:
+            return [self._versions[key] for key in plan.versions()]
+        keys = plan.models.get(plan.default_model if model is None else model)
+        if keys is None:
             raise UnknownModelError("No model of this name is served; GET /v1/models lists them.", field="model")
-        if version is not None and version != loaded.bundle.version:
+        found = [self._versions[key] for key in keys if version in (None, key.version)]
+        if not found:
+            # A stream goes on with the version it holds.
+            found = [held for held in self._draining if held.holders and held.key.ref == ModelRef(keys[0].name, version or "")]
+        if not found:
             raise UnknownModelError("This version of the model is not served; leave it out for the default.", field="version")
-        return loaded
+        return found
+
+    def resolve(self, model: str | None, version: str | None) -> ServedVersion:
+        """The version that answers. Raises UnknownModelError."""
+        return self.candidates(model, version)[0]
+
+    @contextmanager
+    def holding(self, version: ServedVersion) -> Iterator[ModelRef]:
+        """Keeps the version in memory, and answering to its number, until the block ends."""
+        version.holders += 1
+        try:
+            yield version.key.ref
+        finally:
+            version.holders -= 1
+
+    # --- what clients are told --------------------------------------------------------------------------------------
+
+    def describe_all(self) -> Sequence[ModelDescription]:
+        """Every served model, the default one first."""
+        return [self.describe(name) for name in dict.fromkeys(key.name for key in self.plan.versions())]
 
     def describe(self, name: str) -> ModelDescription:
         """Raises UnknownModelError."""
-        loaded = self.resolve(name, None)
+        plan = self.plan
+        loaded = self.resolve(name, None).loaded
         bundle, manifest = loaded.bundle, loaded.bundle.manifest
-        served = VersionDescription(bundle.version, "ready", is_default=True)
         limits = {
             "max_image_bytes": self._settings.max_image_bytes,
             "max_image_pixels": self._settings.max_image_pixels,
@@ -128,9 +196,9 @@ class Registry:
             limits["max_tokens"] = manifest.inputs.text.max_tokens
         return ModelDescription(
             name=bundle.name,
-            is_default=bundle.name == self.default_model,
+            is_default=bundle.name == plan.default_model,
             version=bundle.version,
-            versions=(served, *self._refused.get(name, ())),
+            versions=self._version_list(plan, name),
             inputs=loaded.reader.inputs,
             attributes=loaded.answerer.attribute_labels,
             hierarchy=loaded.answerer.hierarchy,
@@ -141,78 +209,19 @@ class Registry:
             quality=bundle.quality,
         )
 
-
-def load_version(path: Path, settings: EngineSettings) -> LoadedVersion:
-    """Verify, open, warm up and prove one version. Raises BundleError."""
-    bundle = load_bundle(path)
-    tokenizer = None
-    if bundle.tokenizer_json is not None and bundle.manifest.inputs.text is not None:
-        try:
-            tokenizer = TitleTokenizer.from_json(bundle.tokenizer_json, bundle.manifest.inputs.text.max_tokens)
-        except ValueError as error:
-            raise BundleError(f"{bundle.name}/{bundle.version}: tokenizer.json: {error}") from error
-    answerer = Answerer(bundle.labels_json, bundle.calibration_json)
-    reader = ItemReader.of(bundle.spec(), settings, reads_image=bundle.manifest.inputs.image is not None, tokenizer=tokenizer)
-    runtime, plan = _open_first_good(bundle, settings, tokenizer)
-    logger.info(
-        "model_version_ready",
-        model=bundle.name,
-        version=bundle.version,
-        digest=bundle.digest[:12],
-        runtime=runtime.name,
-        max_batch_items=plan.max_items,
-        item_ms=round(plan.seconds_per_item * 1000, 2),
-    )
-    return LoadedVersion(bundle=bundle, runtime=runtime, plan=plan, reader=reader, answerer=answerer)
-
-
-def _open_first_good(bundle: Bundle, settings: EngineSettings, tokenizer: TitleTokenizer | None) -> tuple[Runtime, BatchPlan]:
-    offered = bundle.manifest.runtimes
-    wanted: list[RuntimeName] = ["litert", "tensorflow"] if settings.runtime == "auto" else [settings.runtime]
-    choices = [name for name in wanted if name in offered]
-    if not choices:
-        raise BundleError(f"{bundle.name}/{bundle.version}: it has no {settings.runtime} model; choose another runtime")
-    reasons: list[str] = []
-    for name in choices:
-        try:
-            return _open_proven(bundle, name, settings, tokenizer)
-        except BundleError as error:
-            reasons.append(error.detail)
-            if name != choices[-1]:
-                logger.warning("runtime_refused", model=bundle.name, version=bundle.version, runtime=name, reason=error.detail)
-    prefix = f"{bundle.name}/{bundle.version}: "
-    raise BundleError(prefix + "; ".join(reason.removeprefix(prefix) for reason in reasons))
-
-
-def _open_proven(
-    bundle: Bundle, name: RuntimeName, settings: EngineSettings, tokenizer: TitleTokenizer | None
-) -> tuple[Runtime, BatchPlan]:
-    spec = bundle.spec()
-    runtime = open_runtime(name, spec, threads=settings.effective_runtime_threads)
-    try:
-        plan = plan_batches(measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items))
-        # Proven as it will serve: with the buckets that stay.
-        runtime.keep_buckets(plan.max_items)
-        replay_golden(bundle, runtime, tokenizer)
-    except BaseException:
-        runtime.close()
-        raise
-    return runtime, plan
-
-
-def _scan(models_dir: Path) -> dict[str, list[int]]:
-    """Version numbers by model name. Whatever is not `<name>/<positive integer>/` is not a model."""
-    found: dict[str, list[int]] = {}
-    if not models_dir.is_dir():
-        raise BundleError(f"{models_dir}: no such folder; set the models folder to one that holds <name>/<version>/")
-    for folder in models_dir.iterdir():
-        if folder.name.startswith(".") or not folder.is_dir():
-            continue
-        numbers = [
-            int(entry.name)
-            for entry in folder.iterdir()
-            if entry.is_dir() and entry.name.isdecimal() and entry.name.isascii() and not entry.name.startswith("0")
-        ]
-        if numbers:
-            found[folder.name] = numbers
-    return found
+    def _version_list(self, plan: ServingPlan, name: str) -> tuple[VersionDescription, ...]:
+        keys = plan.models[name]
+        return (
+            *(VersionDescription(key.version, "ready", is_default=key == keys[0]) for key in keys),
+            *(VersionDescription(key.version, "loading", is_default=False) for key in self._loading if key.name == name),
+            *(
+                VersionDescription(drained.key.version, "draining", is_default=False)
+                for drained in self._draining
+                if drained.key.name == name
+            ),
+            *(
+                VersionDescription(refusal.key.version, "refused", is_default=False, reason=refusal.reason)
+                for refusal in plan.refused
+                if refusal.key.name == name
+            ),
+        )

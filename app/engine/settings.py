@@ -26,6 +26,12 @@ class EngineSettings:
     """The model of a request that names none. None: `fashion` if present, else the first by name."""
     default_version: str | None = None
     """Pins the default model to one version; that one is then served or the service does not start."""
+    max_versions_per_model: int = 2
+    """Versions of one model in memory, 1 to 16: the default and, beside it, the newest others. 2: whoever built an index with
+    the version before is served from it until the index is rebuilt, and a roll-back needs no loading."""
+    models_poll_s: float = 10.0
+    """Seconds between two looks at the models folder, 0 to 86,400; 0 means only when asked. A look is a few dozen file
+    status calls."""
     runtime_threads: int = 0
     """Threads inside one runtime call, 0 to 256. 0: as many as CPUs this process may use."""
     decode_threads: int = 0
@@ -44,6 +50,8 @@ class EngineSettings:
     """Characters of one title. Marketplaces allow 80 to 250."""
 
     def __post_init__(self) -> None:
+        _check("max_versions_per_model", self.max_versions_per_model, 1, 16)
+        _check("models_poll_s", self.models_poll_s, 0, 86_400)
         _check("runtime_threads", self.runtime_threads, 0, 256)
         _check("decode_threads", self.decode_threads, 0, 256)
         _check("max_batch_items", self.max_batch_items, 1, 1024)
@@ -80,6 +88,6 @@ def _quota_cpus(cgroup: Path) -> int | None:
         return None
 
 
-def _check(name: str, value: int, least: int, most: int) -> None:
+def _check(name: str, value: float, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, not {value}")

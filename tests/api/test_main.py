@@ -90,6 +90,8 @@ def test_it_serves_over_a_socket_warns_when_open_and_stops_in_order(host: str, w
     root = Path(__file__).parent.parent.parent
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ITEMLENS_")}
     environment |= {"ITEMLENS_PORT": "0", "ITEMLENS_HOST": host, "ITEMLENS_PROT": "1", "PYTHONUNBUFFERED": "1"}
+    # One process: several are told what to load by their parent, and an engine that is given them cannot listen to it.
+    environment["ITEMLENS_WORKERS"] = "1"
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

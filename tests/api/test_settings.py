@@ -86,7 +86,7 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
             assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
             assert "maximum" in schema, name
             assert name.endswith(
-                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "workers", "port")
+                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "workers", "port", "_per_model")
             ), name
 
 

@@ -1,18 +1,46 @@
+"""From folders to versions that answer, with tiny real models: loading, the runtimes, what clients are told."""
+
+from __future__ import annotations
+
 import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from app.engine.errors import BundleError, UnknownModelError
+from app.engine.errors import BundleError, NotReadyError, UnknownModelError
 from app.engine.registry import Registry
+from app.engine.serving_plan import LocalGeneration
 from app.engine.settings import EngineSettings
+from app.engine.watch import ModelWatch
 from app.metrics import MODEL_READY
 from tests.tiny_bundle import seal
+
+pytestmark = pytest.mark.anyio
+Open = Callable[..., Awaitable[Registry]]
 
 
 @pytest.fixture
 def models_dir(tiny_copy: Path) -> Path:
     return tiny_copy.parent.parent
+
+
+@pytest.fixture
+async def open_registry() -> AsyncIterator[Open]:
+    """Opens registries that are closed at the end."""
+    opened: list[Registry] = []
+
+    async def open_one(models_dir: Path, **settings: str) -> Registry:
+        chosen = EngineSettings(models_dir=models_dir, runtime_threads=1, **settings)  # type: ignore[arg-type]
+        generation = LocalGeneration()
+        registry = Registry(chosen, generation)
+        opened.append(registry)
+        await ModelWatch(registry, generation, chosen).open()
+        return registry
+
+    yield open_one
+    for registry in opened:
+        await registry.close(grace_s=1)
 
 
 def add_version(models_dir: Path, version: int, *, name: str = "tiny") -> Path:
@@ -25,21 +53,17 @@ def damage(folder: Path, file: str = "labels.json") -> None:
     (folder / file).write_bytes(b"damaged")
 
 
-def open_registry(models_dir: Path, **settings: str) -> Registry:
-    return Registry.open(EngineSettings(models_dir=models_dir, runtime_threads=1, **settings))  # type: ignore[arg-type]
-
-
-def test_the_newest_version_is_served(models_dir: Path) -> None:
+async def test_the_newest_versions_are_served_and_the_newest_is_the_default(models_dir: Path, open_registry: Open) -> None:
     add_version(models_dir, 10)
     add_version(models_dir, 9)
-    description = open_registry(models_dir).describe("tiny")
+    description = (await open_registry(models_dir)).describe("tiny")
     assert description.version == "10"
-    assert [version.version for version in description.versions] == ["10"]
+    assert [(version.version, version.is_default) for version in description.versions] == [("10", True), ("9", False)]
 
 
-def test_a_damaged_newest_version_falls_back_and_is_reported(models_dir: Path) -> None:
+async def test_a_damaged_newest_version_falls_back_and_is_reported(models_dir: Path, open_registry: Open) -> None:
     damage(add_version(models_dir, 2))
-    description = open_registry(models_dir).describe("tiny")
+    description = (await open_registry(models_dir)).describe("tiny")
     served, refused = description.versions
     assert (served.version, served.state, served.is_default) == ("1", "ready", True)
     assert (refused.version, refused.state, refused.is_default) == ("2", "refused", False)
@@ -48,86 +72,86 @@ def test_a_damaged_newest_version_falls_back_and_is_reported(models_dir: Path) -
     assert MODEL_READY.labels("tiny", "2")._value.get() == 0
 
 
-def test_a_model_without_a_good_version_stops_the_start(models_dir: Path) -> None:
+async def test_a_model_without_a_good_version_stops_the_start(models_dir: Path, open_registry: Open) -> None:
     add_version(models_dir, 1, name="other")
     damage(models_dir / "other" / "1")
     with pytest.raises(BundleError, match=r"no version of model other passes: other/1: labels\.json"):
-        open_registry(models_dir)
+        await open_registry(models_dir)
 
 
-def test_a_pinned_version_is_served_or_nothing(models_dir: Path) -> None:
+async def test_a_pinned_version_is_the_default_or_nothing_is_served(models_dir: Path, open_registry: Open) -> None:
     pinned = add_version(models_dir, 2)
     add_version(models_dir, 3)
-    assert open_registry(models_dir, default_model="tiny", default_version="2").describe("tiny").version == "2"
+    registry = await open_registry(models_dir, default_model="tiny", default_version="2")
+    assert registry.describe("tiny").version == "2"
     damage(pinned)
-    with pytest.raises(BundleError, match="tiny/2"):
-        open_registry(models_dir, default_model="tiny", default_version="2")
+    with pytest.raises(BundleError, match=r"pinned .* tiny/2: labels\.json"):
+        await open_registry(models_dir, default_model="tiny", default_version="2")
 
 
-def test_a_pinned_version_that_is_not_there_is_refused(models_dir: Path) -> None:
-    with pytest.raises(BundleError, match=r"tiny/7: manifest\.json is missing"):
-        open_registry(models_dir, default_version="7")
-
-
-@pytest.mark.parametrize("content", [None, "1", "tiny", "tiny/new", ".hidden/1", "tiny/0", "tiny/.1.tmp"])
-def test_a_folder_without_models_is_refused(tmp_path: Path, content: str | None) -> None:
-    if content:
-        (tmp_path / content).mkdir(parents=True)
-    with pytest.raises(BundleError, match="no model here"):
-        open_registry(tmp_path)
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no such folder"):
-        open_registry(tmp_path / "nowhere")
-
-
-def test_an_unknown_default_model_names_those_there_are(models_dir: Path) -> None:
-    with pytest.raises(BundleError, match="no model shoes; there are tiny"):
-        open_registry(models_dir, default_model="shoes")
-
-
-def test_the_default_is_fashion_or_the_first_by_name(models_dir: Path) -> None:
+async def test_models_are_listed_default_first(models_dir: Path, open_registry: Open) -> None:
     add_version(models_dir, 1, name="zebra")
-    assert open_registry(models_dir).default_model == "tiny"
     add_version(models_dir, 1, name="fashion")
-    registry = open_registry(models_dir)
-    assert registry.default_model == "fashion"
-    assert [loaded.bundle.name for loaded in registry.versions()] == ["fashion", "tiny", "zebra"]
-    assert registry.describe("fashion").is_default
-    assert not registry.describe("tiny").is_default
+    registry = await open_registry(models_dir)
+    models = registry.describe_all()
+    assert [(model.name, model.is_default) for model in models] == [("fashion", True), ("tiny", False), ("zebra", False)]
 
 
-def test_requests_are_resolved_by_name_and_version(models_dir: Path) -> None:
-    registry = open_registry(models_dir)
-    assert registry.resolve(None, None).ref == registry.resolve("tiny", "1").ref
-    for model, version in (("shoes", None), ("tiny", "2"), (None, "01")):
+async def test_requests_are_resolved_by_name_and_version(models_dir: Path, open_registry: Open) -> None:
+    add_version(models_dir, 2)
+    registry = await open_registry(models_dir)
+    assert registry.resolve(None, None) is registry.resolve("tiny", "2")
+    assert registry.resolve(None, "1").key.version == "1"
+    for model, version in (("shoes", None), ("tiny", "3"), (None, "01")):
         with pytest.raises(UnknownModelError):
             registry.resolve(model, version)
 
 
-def test_auto_prefers_litert(models_dir: Path) -> None:
-    assert open_registry(models_dir).resolve(None, None).runtime.name == "litert"
+async def test_a_generation_that_is_not_loaded_here_is_not_answered_from_another(models_dir: Path) -> None:
+    settings = EngineSettings(models_dir=models_dir, runtime_threads=1)
+    generation = LocalGeneration()
+    registry = Registry(settings, generation)
+    await ModelWatch(registry, generation, settings).open()
+    generation.value += 1
+    with pytest.raises(NotReadyError):
+        registry.resolve(None, None)
+    assert not registry.serves()
+    await registry.close(grace_s=1)
 
 
-def test_auto_falls_back_to_tensorflow_where_litert_fails(models_dir: Path) -> None:
+async def test_what_a_library_makes_of_a_file_is_a_refusal(
+    models_dir: Path, open_registry: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise KeyError("whatever stood in the file")
+
+    monkeypatch.setattr("app.engine.loading.replay_golden", explode)
+    with pytest.raises(BundleError, match=r"^no version of model tiny passes: tiny/1: it cannot be loaded \(KeyError\)$"):
+        await open_registry(models_dir)
+
+
+async def test_auto_prefers_litert(models_dir: Path, open_registry: Open) -> None:
+    assert (await open_registry(models_dir)).resolve(None, None).loaded.runtime.name == "litert"
+
+
+async def test_auto_falls_back_to_tensorflow_where_litert_fails(models_dir: Path, open_registry: Open) -> None:
     (models_dir / "tiny" / "1" / "model.tflite").write_bytes(b"no model, yet listed")
     seal(models_dir / "tiny" / "1")
-    assert open_registry(models_dir).resolve(None, None).runtime.name == "tensorflow"
+    assert (await open_registry(models_dir)).resolve(None, None).loaded.runtime.name == "tensorflow"
     with pytest.raises(BundleError, match="LiteRT refuses it"):
-        open_registry(models_dir, runtime="litert")
+        await open_registry(models_dir, runtime="litert")
 
 
-def test_auto_takes_what_the_bundle_offers(models_dir: Path) -> None:
+async def test_auto_takes_what_the_bundle_offers(models_dir: Path, open_registry: Open) -> None:
     (models_dir / "tiny" / "1" / "model.tflite").unlink()
     seal(models_dir / "tiny" / "1", runtimes=["tensorflow"])
-    assert open_registry(models_dir).resolve(None, None).runtime.name == "tensorflow"
+    assert (await open_registry(models_dir)).resolve(None, None).loaded.runtime.name == "tensorflow"
     with pytest.raises(BundleError, match="it has no litert model"):
-        open_registry(models_dir, runtime="litert")
+        await open_registry(models_dir, runtime="litert")
 
 
-def test_a_description_holds_what_a_client_needs(tiny_models_dir: Path) -> None:
-    registry = open_registry(tiny_models_dir, runtime="litert")
+async def test_a_description_holds_what_a_client_needs(tiny_models_dir: Path, open_registry: Open) -> None:
+    registry = await open_registry(tiny_models_dir, runtime="litert")
     tiny, photos = registry.describe("tiny"), registry.describe("photos")
     assert (tiny.inputs, photos.inputs) == (("image", "text"), ("image",))
     assert tiny.attributes["gender"] == ("Men", "Women")

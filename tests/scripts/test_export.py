@@ -84,6 +84,16 @@ def test_a_taken_version_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert list(destination.parent.iterdir()) == [destination]
 
 
+def test_the_old_version_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    old = tmp_path / "shop" / "1"
+    old.mkdir(parents=True)
+    (old / "old.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), new_bundle(old, replace_existing=True) as folder:
+        folder.rmdir()  # what is to be moved into place is no longer there
+    assert [path.name for path in old.iterdir()] == ["old.txt"]
+    assert list(old.parent.iterdir()) == [old]
+
+
 def test_the_next_version_follows_the_highest(tmp_path: Path) -> None:
     assert next_version(tmp_path / "shop") == 1
     for name in ("2", "10", "notes", ".10-temporary"):

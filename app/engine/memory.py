@@ -1,0 +1,72 @@
+"""Is there room for another version? Asked before it is loaded, because the kernel's answer would be to kill the process.
+
+Owns reading how much memory is left, an estimate of what a bundle needs, and giving back what is no longer used. Refuses
+to know what is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from pathlib import Path
+
+from app.engine.bundle import Bundle
+
+_MIB = 1024 * 1024
+_BASE_BYTES = 32 * _MIB
+_COPIES_PER_BUCKET = 2.0
+"""LiteRT packs the weights anew for every batch bucket. Loading the shipped fashion model (5.2 MB, 7 buckets) took 105 MB at
+its peak, which is what this and the base come to."""
+_COPIES_TENSORFLOW = 12.0
+"""Variables, frozen constants, oneDNN's prepared kernels, and what the graph's optimiser holds meanwhile."""
+
+
+def bytes_needed(bundle: Bundle, *, largest_bucket: int) -> int:
+    """A rough upper bound of what loading the bundle takes, with the hungriest runtime that it would be served by."""
+    files = bundle.manifest.files
+    if "model.tflite" in files:
+        buckets = sum(bucket <= largest_bucket for bucket in bundle.manifest.batch_buckets)
+        return _BASE_BYTES + int(files["model.tflite"].bytes * _COPIES_PER_BUCKET * buckets)
+    saved_model = sum(file.bytes for name, file in files.items() if name == "saved_model.pb" or name.startswith("variables/"))
+    return _BASE_BYTES + int(saved_model * _COPIES_TENSORFLOW)
+
+
+def bytes_available(root: Path = Path("/")) -> int | None:
+    """What this process may still take: the least of the machine's MemAvailable and the room in its container's limit
+    (cgroup version 2 or 1, page cache that can be dropped counted as room). None where neither can be read."""
+    rooms = [room for room in (_machine_room(root), _container_room(root)) if room is not None]
+    return max(0, min(rooms)) if rooms else None
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what the C library keeps of freed memory. Does nothing where it has no such call (only
+    glibc does)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _machine_room(root: Path) -> int | None:
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _container_room(root: Path) -> int | None:
+    group = root / "sys/fs/cgroup"
+    for limit, usage, stat, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        try:
+            most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
+            if most == "max":
+                return None
+            counts = dict(line.split() for line in (group / stat).read_text().splitlines())
+            return int(most) - used + int(counts.get(cache, "0"))
+        except (OSError, ValueError):
+            continue
+    return None
