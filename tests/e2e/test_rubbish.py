@@ -215,14 +215,14 @@ def test_what_is_not_http_is_refused_and_closed(service: Service, name: str) -> 
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
-    assert received.startswith(b"HTTP/1.1 400")
+    assert received.startswith(b"HTTP/1.1 414" if name == "long path" else b"HTTP/1.1 400")
 
 
-def test_huge_headers_are_survived(service: Service) -> None:
+def test_huge_headers_are_refused(service: Service) -> None:
     headers = {f"X-Header-{number}": "a" * 1000 for number in range(100)} | {"X-Request-ID": "x" * 10_000}
     response = service.client.get("/v1/models", headers=headers)
-    assert response.status_code in (200, 400, 431)
-    assert "x" * 100 not in response.headers.get("x-request-id", "")
+    assert response.status_code == 431
+    assert "x" * 100 not in str(response.headers)
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Service) -> None:
