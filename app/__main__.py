@@ -150,6 +150,8 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socke
             code = supervisor.run()
         finally:
             del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            if quotas is not None:
+                quotas.close()
     if code == 0:
         log.info("stopped")
     return code

@@ -37,6 +37,12 @@ class QuotaTable:
         self._memory = mmap.mmap(-1, SLOTS * _SLOT.size)
         self._lock_file: IO[bytes] | None = tempfile.TemporaryFile() if is_shared else None  # noqa: SIM115  (as long as this)
 
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
     def take(self, digest: bytes, items: int = 1) -> float:
         """Count `items` if all of them fit; returns 0.0 then, else the seconds until they would (infinite if never)."""
         if items > self.items_per_minute:
