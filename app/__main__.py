@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from difflib import get_close_matches
 from types import FrameType
@@ -23,10 +22,12 @@ from typing import NoReturn
 import structlog
 
 from app import __version__
+from app.api_keys import ApiKeys
 from app.engine.errors import BundleError
 from app.listeners import bind_listeners
 from app.logging import configure_logging
 from app.settings import PREFIX, Settings, SettingsError, allowed, load_settings, settings_table
+from app.tls import tls_context
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         settings = load_settings()
-        settings.key_digests()
+        keys = settings.api_keys()
+        tls_context(settings)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -71,14 +73,14 @@ def main(arguments: list[str] | None = None) -> int:
         # It means "look at the models folder", and must not end a service that does not listen for it yet.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        if not settings.key_digests() and not _is_loopback(settings.host):
-            log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
+        if not _is_loopback(settings.host):
+            _warn_of_an_open_door(settings, keys)
         with ExitStack() as stack:
             listeners = [stack.enter_context(listener) for listener in _bind(settings, settings.effective_workers)]
             if len(listeners) > 1:
-                return _serve_with_workers(settings, listeners)
-            _serve_alone(settings, listeners[0])
-    except (_StartError, BundleError) as error:
+                return _serve_with_workers(settings, keys, listeners)
+            _serve_alone(settings, keys, listeners[0])
+    except (_StartError, BundleError, SettingsError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1
     except KeyboardInterrupt:
@@ -91,14 +93,14 @@ def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _serve_alone(settings: Settings, listener: socket.socket) -> None:
+def _serve_alone(settings: Settings, keys: ApiKeys, listener: socket.socket) -> None:
     from app.server import serve
 
-    serve(settings, listener, lambda models: _announce(settings, listener, models))
+    serve(settings, listener, lambda models: _announce(settings, listener, models), keys=keys)
     log.info("stopped")
 
 
-def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> int:
+def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socket.socket]) -> int:
     """Several processes, one per listener; returns the exit code."""
     # Each worker computes on its own core; a pool of linear algebra threads in each would only fight over them. Also keeps the
     # parent at one thread, which a fork needs.
@@ -118,22 +120,24 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
         # Imported before the fork: the workers share these pages, and a replacement starts in the time that its models need.
         import app.engine.engine  # noqa: F401
         from app.generation import GenerationSwitch
+        from app.quota import QuotaTable
         from app.server import serve
-        from app.supervisor import Supervisor, WorkerFailed
+        from app.supervisor import Supervisor
+        from app.worker_link import ParentLink, WorkerFailed
 
         switch = GenerationSwitch(settings.engine_settings())
+        most = settings.max_items_per_minute_per_key
+        quotas = QuotaTable(most, is_shared=True) if most else None
 
-        def work(listener: socket.socket, ready: Callable[[str], None], parent_gone: int) -> int:
+        def work(listener: socket.socket, parent: ParentLink) -> int:
             signal.signal(signal.SIGTERM, _stop_loading)
+
+            def ready(models: list[str]) -> None:
+                parent.ready(" ".join(models))
+
             try:
-                serve(
-                    settings,
-                    listener,
-                    lambda models: ready(" ".join(models)),
-                    parent_gone=parent_gone,
-                    link=switch.worker_link(),
-                )
-            except BundleError as error:
+                serve(settings, listener, ready, keys=keys, quotas=quotas, parent=parent, link=switch.worker_link())
+            except (BundleError, SettingsError) as error:
                 raise WorkerFailed(str(error)) from None
             return 0
 
@@ -141,14 +145,19 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
             listeners,
             work,
             grace_s=settings.graceful_shutdown_s,
+            start_timeout_s=settings.worker_start_timeout_s,
+            silence_timeout_s=settings.worker_silence_timeout_s,
             on_ready=lambda models: _announce(settings, listeners[0], models.split()),
             on_exit=multiprocess.mark_process_dead,
             switch=switch,
+            on_tick=keys.refresh,
         )
         try:
             code = supervisor.run()
         finally:
             del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            if quotas is not None:
+                quotas.close()
     if code == 0:
         log.info("stopped")
     return code
@@ -157,10 +166,11 @@ def _serve_with_workers(settings: Settings, listeners: list[socket.socket]) -> i
 def _announce(settings: Settings, listener: socket.socket, models: list[str]) -> None:
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "https" if settings.tls_certificate_file is not None else "http"
     log.info(
         "listening",
-        url=f"http://{host}:{port}",
-        docs=f"http://{host}:{port}/docs" if settings.docs_enabled else None,
+        url=f"{scheme}://{host}:{port}",
+        docs=f"{scheme}://{host}:{port}/docs" if settings.docs_enabled else None,
         models=models,
     )
 
@@ -175,6 +185,13 @@ def _bind(settings: Settings, workers: int) -> list[socket.socket]:
             f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
             f"Stop what uses it, or set {PREFIX}HOST or {PREFIX}PORT."
         ) from None
+
+
+def _warn_of_an_open_door(settings: Settings, keys: ApiKeys) -> None:
+    if not keys:
+        log.warning("open_to_the_network", advice=f"anyone who reaches this host may call; set {PREFIX}API_KEYS_SHA256")
+    elif settings.tls_certificate_file is None:
+        log.info("keys_in_plain_text", advice=f"let a proxy on a trusted network end TLS, or set {PREFIX}TLS_CERTIFICATE_FILE")
 
 
 def _is_loopback(host: str) -> bool:

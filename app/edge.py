@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import metrics
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
+from app.quota import KeyQuota
 
 log = structlog.stdlib.get_logger("itemlens.http")
 
@@ -51,6 +52,8 @@ class RequestContext:
     timing: Timing = field(default_factory=Timing)
     items: int | None = None
     model: str | None = None
+    quota: KeyQuota | None = None
+    """Of the caller's key, where there is a limit; the request itself has been counted as one item."""
     status: int = CLIENT_CLOSED
     code: str | None = None
     response_started: bool = False

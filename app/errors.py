@@ -6,6 +6,7 @@ and to repeat anything a client sent. A problem's `type` is a page that this ser
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ PROBLEMS: Mapping[str, ProblemType] = _table(
     P("method_not_allowed", 405, "Method not allowed", "The path exists, but not with this method.",
       "The Allow header names the methods.",
       "This path does not answer to this method; the Allow header names those it does."),
-    P("body_stalled", 408, "Body stalled", "The client stopped sending in the middle of the body.",
+    P("body_stalled", 408, "Body stalled", "The client stopped sending in the middle of the body, or sent it too slowly.",
       "Send again; look at the network if it happens often.",
       "Nothing arrived for 30 s in the middle of the body; send it again."),
     P("space_conflict", 409, "Embedding space conflict", "No kept version of the model embeds into the asked space.",
@@ -105,6 +106,9 @@ PROBLEMS: Mapping[str, ProblemType] = _table(
     P("text_too_long", 422, "Title too long", "The title has too many characters.",
       "Send the title, not the description.",
       "The text may have at most 1,000 characters; send the title, not the description."),
+    P("quota_exceeded", 429, "Quota used up", "The API key has had as many items answered as it may have in this time.",
+      "Wait for the seconds in Retry-After, then send again; ask the operator for more if that happens often.",
+      "This key may have 600 items a minute answered; send again after the time in Retry-After."),
     P("internal_error", 500, "Internal error", "A fault of the service; it is in its log under the request id.",
       "Tell the operator the request id.", "The service failed; tell its operator the request_id."),
     P("overloaded", 503, "Overloaded", "More work is waiting than can be done in time.",
@@ -167,6 +171,18 @@ def problem_from(error: EngineError, pointer: str = "") -> ProblemError:
     errors = [FieldError(f"{pointer}/{error.field}", error.detail)] if error.field else []
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, UnavailableError) else {}
     return ProblemError(code, error.detail, errors=errors, headers=headers)
+
+
+def quota_problem(items_per_minute: int, wait_s: float, items: int = 1) -> ProblemError:
+    """`wait_s`: until `items` would fit, which more than `items_per_minute` never do."""
+    allowed = f"This key may have {items_per_minute:,} items a minute answered"
+    if items > items_per_minute:
+        return ProblemError("quota_exceeded", f"{allowed}, fewer than this request holds; split it.")
+    return ProblemError(
+        "quota_exceeded",
+        f"{allowed}; send again after the time in Retry-After.",
+        headers={"Retry-After": str(math.ceil(wait_s))},
+    )
 
 
 def problem_response(problem: ProblemError, request_id: str) -> Response:

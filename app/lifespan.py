@@ -1,11 +1,12 @@
 """Start and stop: open the engine, hold it while the service runs, close it.
 
-Owns the order. The engine loads, verifies, warms up and replays its golden answers before `open_engine` returns, so the
-service is ready from its first answer on.
+Owns the order, and the task that renews the keys. The engine loads, verifies, warms up and replays its golden answers before
+`open_engine` returns, so the service is ready from its first answer on.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -35,8 +36,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if app.state.engine is None:
         app.state.engine = await open_configured_engine(app.state.settings)
     engine: Engine = app.state.engine
+    renewal = asyncio.create_task(app.state.keys.watch())
     try:
         yield
     finally:
+        renewal.cancel()
         app.state.engine = None
         await engine.close()

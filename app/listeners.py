@@ -1,12 +1,19 @@
-"""The sockets that the service listens on.
+"""The sockets that the service listens on, and how many connections the system has room for.
 
-Owns binding them. Refuses to know who accepts on them.
+Owns binding them and the limit on file descriptors. Refuses to know who accepts on them.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+
+import structlog
+
+log = structlog.stdlib.get_logger("itemlens")
+
+_OWN_DESCRIPTORS = 256
+"""Files, pipes and sockets of a worker that are no connections; it has some sixty."""
 
 
 def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
@@ -39,3 +46,22 @@ def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
             listener.close()
         raise
     return listeners
+
+
+def affordable_connections(wished: int) -> int:
+    """As many as wished, for which this process's limit on open files is raised, or what the system's own limit leaves room
+    for."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wished
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wished + _OWN_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wished
+    granted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    connections = max(8, granted - _OWN_DESCRIPTORS)
+    if connections < wished:
+        log.warning("few_open_files", max_connections=connections, advice="raise the limit on open files (`ulimit -n`)")
+    return min(connections, wished)

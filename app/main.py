@@ -10,19 +10,33 @@ from fastapi.routing import APIRoute
 
 from app.api import classify, docs, embed, health, models, openapi, problems
 from app.api.deps import Engine
+from app.api_keys import ApiKeys
+from app.cors import CrossOrigin
 from app.edge import BodyLimit, RequestEdge
 from app.lifespan import lifespan
 from app.logging import configure_logging
-from app.security import ApiKeyGuard, ApiKeys
+from app.quota import QuotaTable
+from app.security import ApiKeyGuard
 from app.settings import Settings, load_settings
 
 
-def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
-    """The service. `engine`: an open one, closed at shutdown; None opens the configured one at start-up.
+def create_app(
+    settings: Settings | None = None,
+    *,
+    engine: Engine | None = None,
+    keys: ApiKeys | None = None,
+    quotas: QuotaTable | None = None,
+) -> FastAPI:
+    """The service. `engine`: an open one, closed at shutdown; None opens the configured one at start-up. `keys`, `quotas`:
+    those of other workers; None makes the settings' own.
 
     Raises `SettingsError` for a bad environment or key file.
     """
     settings = settings or load_settings()
+    if keys is None:
+        keys = settings.api_keys()
+    if quotas is None and settings.max_items_per_minute_per_key:
+        quotas = QuotaTable(settings.max_items_per_minute_per_key)
     # Here rather than in `python -m app`: no way of starting may print tracebacks with a request's values in them.
     configure_logging(settings.log_level, settings.log_format)
     app = FastAPI(
@@ -35,6 +49,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     )
     app.state.settings = settings
     app.state.engine = engine
+    app.state.keys = keys
     routers = [classify.router, embed.router, models.router, health.router]
     if settings.docs_enabled:
         routers.append(docs.router)
@@ -42,9 +57,11 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         app.include_router(router)
     openapi.install(app)
     problems.install(app)
-    # Added from the inside out: a request meets the edge first, then the keys, then the body limit.
+    # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_bulk_body_bytes=settings.max_bulk_body_bytes)
-    app.add_middleware(ApiKeyGuard, keys=ApiKeys(settings.key_digests()), metrics_require_key=settings.metrics_require_key)
+    app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     fixed_paths = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
     app.add_middleware(RequestEdge, fixed_paths=fixed_paths)
     return app

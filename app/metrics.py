@@ -57,6 +57,13 @@ REQUESTS_IN_PROGRESS = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+ENDED_CONNECTIONS = Counter(
+    "itemlens_http_ended_connections",
+    "Connections that the service ended for what they cost or sent: `malformed`, `large_head`, `long_url`, `slow_head`, "
+    "`slow_body`, `slow_reading`, `too_many`, `idle_for_another`.",
+    ("reason",),
+    registry=REGISTRY,
+)
 REQUEST_ITEMS = Histogram("itemlens_http_request_items", "Items in one request.", ("route",), buckets=_ITEMS, registry=REGISTRY)
 
 # --- The engine, reported by app.engine -------------------------------------------------------------------------

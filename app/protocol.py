@@ -1,21 +1,58 @@
-"""What the service changes in uvicorn's HTTP: connections can be ended, and upgrades are declined as the standard says.
+"""What the service changes in uvicorn's HTTP: which requests are no HTTP, how a connection ends, and what becomes of upgrades.
 
 A client that stopped sending is answered and closed; one that does not read has to be cut, because closing waits for what
-is buffered. ASGI has no word for either. Refuses to know routes and what a request holds.
+is buffered. ASGI has no word for either. Refuses to know routes, limits and what a request holds.
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app import metrics
+from app.edge import SECURITY_HEADERS
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
 closing on it is a failure to its sender; a client that keeps a connection busy speaks within this time."""
+LINGER_S = 1.0
+"""How long what a refused client still sends is taken and thrown away: closing on it would reset the connection, and the reset
+may overtake the refusal."""
+
+
+class Refusal(Exception):
+    """Raised while a message is parsed: the rest of the connection is not read. `reason` is a label of a metric."""
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+        self.text = text
+
+
+MALFORMED = Refusal(400, "malformed", "The request is not well-formed HTTP (RFC 9112).")
+
+
+def bare_answer(refusal: Refusal) -> bytes:
+    """A whole answer in plain text for what never becomes a request."""
+    text = (refusal.text + "\n").encode("ascii")
+    retry = b"retry-after: 1\r\n" if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE else b""
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\n" % (refusal.status, HTTPStatus(refusal.status).phrase.encode("ascii")),
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text),
+            retry,
+            *(b"%s: %s\r\n" % header for header in SECURITY_HEADERS),
+            b"\r\n",
+            text,
+        )
+    )
 
 
 class ItemlensHttpProtocol(HttpToolsProtocol):
@@ -27,6 +64,29 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     _is_repeating_head = False
     _is_draining = False
+    _is_deaf = False
+    """Nothing that still comes is looked at."""
+    _in_body = False
+    """The newest message's head is complete and its body is not."""
+    _running: RequestResponseCycle | None = None
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._abandon()
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Cut the connection, whatever is still to be sent."""
+        self._abandon()
+        self.transport.abort()
+
+    def _abandon(self) -> None:
+        """Tell every request that nobody waits any more; the base class tells the newest alone."""
+        for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def shutdown(self) -> None:
         """Close after the answer under way, or after the next one; without any, after `DRAIN_IDLE_S`."""
@@ -40,7 +100,39 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Read no further, and say why where the client can still tell which request is meant; then close.
+
+        Requests that came before are answered first: a refusal in their place would be taken for their answer.
+        """
+        self._is_deaf = True
+        metrics.ENDED_CONNECTIONS.labels(refusal.reason).inc()
+        cycle = self.cycle
+        if self._in_body and self.pipeline:
+            self.pipeline.popleft()  # the newest, which can never be complete
+            cycle = self.pipeline[0][0] if self.pipeline else cast("RequestResponseCycle", self._running)
+            cycle.keep_alive = False
+        elif self._in_body and (cycle.response_complete or cycle.response_started):
+            self.transport.close()
+        elif self._in_body or cycle is None or cycle.response_complete:
+            self.transport.write(bare_answer(refusal))
+            self._linger()
+        else:
+            cycle.keep_alive = False
+
+    def _linger(self) -> None:
+        self._abandon()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
+
+    # --- parsing ------------------------------------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         self._unset_keepalive_if_required()
         # A loop, since each of many pipelined requests may ask.
         while True:
@@ -51,9 +143,9 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
                 data = data[stopped.args[0] :]
                 if not data:
                     return
-            except httptools.HttpParserError:
-                self.logger.warning("Invalid HTTP request received.")
-                self.send_400_response("Invalid HTTP request received.")
+            except httptools.HttpParserError as error:
+                # The parser's own words may repeat what was sent, and a flood of rubbish must not become one of log lines.
+                self.refuse(error.__context__ if isinstance(error.__context__, Refusal) else MALFORMED)
                 return
             else:
                 return
@@ -63,26 +155,49 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         scope = cast("dict[str, Any]", self.scope)
-        scope["extensions"] = {"itemlens.connection": {"close": self.transport.close, "abort": self.transport.abort}}
+        scope["extensions"] = {"itemlens.connection": {"close": self.transport.close, "abort": self.abort}}
 
     def on_url(self, url: bytes) -> None:
         if not self._is_repeating_head:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_repeating_head:
+        # After a body there may be trailers. A field that decides something would come too late in them, so none is kept.
+        if not self._is_repeating_head and not self._in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self._is_repeating_head:
-            super().on_headers_complete()
-            if self._is_draining and self.cycle is not None:
-                self.cycle.keep_alive = False
+        if self._is_repeating_head:
+            return
+        self._check_head()
+        super().on_headers_complete()
+        self._in_body = True
+        if self._is_draining and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _check_head(self) -> None:
+        """What the parser lets through though two readers may read it differently. Raises `Refusal`."""
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if version == "1.1":
+            well_formed = hosts == 1  # RFC 9112, section 3.2
+        elif version == "1.0":
+            well_formed = hosts <= 1 and b"transfer-encoding" not in names  # section 6.1: it may have been smuggled
+        else:
+            well_formed = False
+        if not well_formed:
+            raise MALFORMED
 
     def on_message_complete(self) -> None:
         # Where the parser stops for an upgrade it calls the message complete, though its body is still to come.
         if not self.parser.should_upgrade():
+            self._in_body = False
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _decline_upgrade(self) -> None:
         """Go on with a parser that has seen the same request without its wish."""

@@ -1,19 +1,19 @@
-"""Who may call: API keys, kept as SHA-256 digests alone.
+"""Who may call: the check of a request's API key.
 
-Owns the check and where it applies; it runs before a body is read. Refuses to know what a key may do (all keys are
-equal) and to log, echo or store a key.
+Owns where a key is needed, how it is sent, and what is refused before a body is read: a wrong key, and a right one whose quota
+is used up. Refuses to know which keys there are, and to log, echo or store one. All keys may do the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api_keys import ApiKeys
 from app.edge import context_of
-from app.errors import ProblemError, problem_response
+from app.errors import ProblemError, problem_response, quota_problem
+from app.quota import KeyQuota, QuotaTable
 
 _OPEN_PREFIXES = ("/health/", "/docs/")
 _OPEN_PATHS = frozenset({"/docs", "/openapi.json"})
@@ -29,30 +29,14 @@ def sent_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     return credentials.strip() if scheme.lower() == b"bearer" and credentials.strip() else None
 
 
-class ApiKeys:
-    """The allowed keys, as 32-byte SHA-256 digests. None at all means open to everyone."""
-
-    def __init__(self, digests: frozenset[bytes]) -> None:
-        self._digests = tuple(sorted(digests))
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def allow(self, key: bytes) -> bool:
-        """Compare with every digest, each in constant time, so that timing tells neither match nor place."""
-        digest = hashlib.sha256(key).digest()
-        found = False
-        for allowed in self._digests:
-            found |= hmac.compare_digest(digest, allowed)
-        return found
-
-
 class ApiKeyGuard:
-    """Answer 401 unless the path is open or the key is allowed."""
+    """Answer 401 unless the path is open or the key is allowed, and 429 when the key's quota is used up. Reading about models
+    (GET) costs no item."""
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, metrics_require_key: bool) -> None:
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, metrics_require_key: bool, quotas: QuotaTable | None = None) -> None:
         self.app = app
         self.keys = keys
+        self.quotas = quotas
         self.open_paths = _OPEN_PATHS if metrics_require_key else _OPEN_PATHS | {"/metrics"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,10 +45,16 @@ class ApiKeyGuard:
             return
         context = context_of(scope)
         key = sent_key(context.headers)
-        if key is not None and self.keys.allow(key):
+        digest = None if key is None else self.keys.match(key)
+        problem = ProblemError("unauthorized", headers=_CHALLENGE) if digest is None else None
+        if digest is not None and self.quotas is not None and scope["method"] not in ("GET", "HEAD"):
+            context.quota = KeyQuota(self.quotas, digest)
+            wait_s = context.quota.take()
+            if wait_s:
+                problem = quota_problem(self.quotas.items_per_minute, wait_s)
+        if problem is None:
             await self.app(scope, receive, send)
             return
-        problem = ProblemError("unauthorized", headers=_CHALLENGE)
         context.code = problem.type.code
         await problem_response(problem, context.request_id)(scope, receive, send)
 

@@ -10,15 +10,39 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
+from typing import Protocol
 
+import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
+from app.api_keys import ApiKeys
+from app.connection_limits import limited_protocol
 from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
+from app.listeners import affordable_connections
 from app.main import create_app
-from app.protocol import ItemlensHttpProtocol
-from app.settings import Settings
+from app.quota import QuotaTable
+from app.settings import Settings, SettingsError
+from app.tls import load_certificate, tls_context
+
+log = structlog.stdlib.get_logger("itemlens")
+
+BEAT_S = 1.0
+_TLS_SHUTDOWN_S = 2.0
+"""How long a closed connection waits for the other side's farewell."""
+
+
+class Parent(Protocol):
+    """Who started this process, if it is a worker."""
+
+    gone: int
+    """A file descriptor that is at its end when the parent is gone."""
+
+    def beat(self) -> None:
+        """Say that the event loop runs."""
 
 
 def serve(
@@ -26,66 +50,132 @@ def serve(
     listener: socket.socket,
     on_ready: Callable[[list[str]], None],
     *,
-    parent_gone: int | None = None,
+    keys: ApiKeys | None = None,
+    quotas: QuotaTable | None = None,
+    parent: Parent | None = None,
     link: WorkerLink | None = None,
 ) -> None:
-    """Open the models and answer until SIGTERM or SIGINT, or until the file descriptor `parent_gone` is at its end.
+    """Open the models and answer until SIGTERM or SIGINT, or until the parent is gone.
 
-    `link`: the parent says which models to load and when to switch; without one this process watches the models folder itself,
-    and looks at once on SIGUSR1.
-
-    `on_ready` gets the models that are served, as "name/version", once connections are answered. Raises `BundleError` when
-    nothing can be served and KeyboardInterrupt when stopped while the models are loading.
+    `on_ready` gets the models that are served, as "name/version", once connections are answered. `keys`, `quotas`: shared with
+    other workers; None makes them from the settings. `link`: the parent says which models to load and when to switch; without
+    one this process watches the models folder itself, and looks at once on SIGUSR1. Raises `BundleError` when nothing can be
+    served, `SettingsError` for a certificate or a key file that cannot be used and KeyboardInterrupt when stopped while the
+    models are loading.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, on_ready, parent_gone, link))
+        runner.run(_serve(settings, listener, on_ready, keys, quotas, parent, link))
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says that it listens once it does, and not before."""
+class _Server(uvicorn.Server):
+    """Says that it listens once it does, and not before; bounds what TLS waits for."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], *, tls_handshake_s: float) -> None:
         super().__init__(config)
         self._announce = announce
+        self._tls_handshake_s = tls_handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await self._listen_for_tls(sockets or [], self.config.ssl)
         self._announce()
+
+    async def _listen_for_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
+        """As the base class does, which leaves a minute for each handshake and half of one for each farewell."""
+        await self.lifespan.startup()
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._new_connection,
+                sock=listener,
+                ssl=context,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=self._tls_handshake_s,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
+            )
+            for listener in sockets
+        ]
+        self.started = True
+
+    def _new_connection(self) -> asyncio.Protocol:
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def configured_server(
+    settings: Settings, app: ASGIApp, context: ssl.SSLContext | None, announce: Callable[[], None]
+) -> uvicorn.Server:
+    """Uvicorn with everything set; `announce` is called once it listens."""
+    config = uvicorn.Config(
+        app,
+        http=limited_protocol(settings, max_connections=affordable_connections(settings.max_connections)),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Nothing here depends on the client's address or scheme as a proxy tells them, so nobody can forge them.
+        proxy_headers=False,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.graceful_shutdown_s,
+    )
+    return _Server(config, announce, tls_handshake_s=settings.slow_client_timeout_s)
 
 
 async def _serve(
     settings: Settings,
     listener: socket.socket,
     on_ready: Callable[[list[str]], None],
-    parent_gone: int | None,
+    keys: ApiKeys | None,
+    quotas: QuotaTable | None,
+    parent: Parent | None,
     link: WorkerLink | None,
 ) -> None:
-    if parent_gone is not None:
+    if parent is not None:
         # Nobody would stop or replace a worker without its parent, and it would hold the port.
-        asyncio.get_running_loop().add_reader(parent_gone, os.kill, os.getpid(), signal.SIGTERM)
+        asyncio.get_running_loop().add_reader(parent.gone, os.kill, os.getpid(), signal.SIGTERM)
+    context = tls_context(settings)
     if link is not None:
         engine = await link.open_engine(settings.engine_settings())
     else:
         engine = await open_configured_engine(settings)
         if hasattr(signal, "SIGUSR1"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, engine.look_for_models)
-    app = create_app(settings, engine=engine)
-    config = uvicorn.Config(
-        app,
-        http=ItemlensHttpProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.graceful_shutdown_s,
-    )
+    app = create_app(settings, engine=engine, keys=keys, quotas=quotas)
+    models = [f"{model.name}/{model.version}" for model in engine.models()]
+    server = configured_server(settings, app, context, lambda: on_ready(models))
     # The server handles these itself and raises them again once it has stopped: that stop is a success.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: None)
-    models = [f"{model.name}/{model.version}" for model in engine.models()]
-    await _AnnouncingServer(config, lambda: on_ready(models)).serve(sockets=[listener])
+    if parent is None and hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, context, settings)
+    beating = asyncio.create_task(_beat(parent)) if parent is not None else None
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if beating is not None:
+            beating.cancel()
+
+
+async def _beat(parent: Parent) -> None:
+    while True:
+        parent.beat()
+        await asyncio.sleep(BEAT_S)
+
+
+def _renew(context: ssl.SSLContext | None, settings: Settings) -> None:
+    """SIGHUP for a service that is one process: it cannot be replaced, but its certificate can."""
+    if context is None:
+        log.warning("nothing_to_renew", advice="with several workers, SIGHUP replaces them one by one")
+        return
+    try:
+        load_certificate(context, settings)
+    except SettingsError as error:
+        log.error("certificate_kept", reason=str(error))
+    else:
+        log.info("certificate_renewed")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

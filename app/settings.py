@@ -1,19 +1,22 @@
 """Everything an operator may choose, read once from environment variables `ITEMLENS_*`.
 
 Owns names, units, bounds, defaults and the reason for each default; the README's table and `python -m app --help` are
-rendered from here. Refuses to be read anywhere but at start-up: the app is handed a frozen `Settings`.
+rendered from here. What concerns connections and keys stands in `app.edge_settings`. Refuses to be read anywhere but at
+start-up: the app is handed a frozen `Settings`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from app.api_keys import ApiKeys, KeyFileError
+from app.edge_settings import EdgeSettings
 
 if TYPE_CHECKING:
     from app.engine.settings import EngineSettings
@@ -28,32 +31,10 @@ class SettingsError(Exception):
     """The environment holds a value that is not allowed; the message names the variable and what is allowed."""
 
 
-class Settings(BaseSettings):
+class Settings(EdgeSettings):
     """The service's settings. Values are never echoed in errors: one of them may be a secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    # --- Where it listens ---
-    host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        description="Address to listen on. Loopback, so that nothing is exposed by accident; `0.0.0.0` or `::` opens "
-        "it to the network (set API keys then).",
-    )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one. 8000 is uvicorn's habit.")
-    graceful_shutdown_s: int = Field(
-        20,
-        ge=0,
-        le=600,
-        description="Seconds that running requests may still take after SIGTERM. Below Kubernetes' 30 s, after which it kills.",
-    )
-    keep_alive_s: int = Field(
-        75,
-        ge=1,
-        le=3600,
-        description="Seconds an idle connection is kept. Longer than the 60 s of common load balancers, so that they "
-        "close first and never meet a closed connection.",
-    )
 
     # --- Models ---
     models_dir: Path = Field(
@@ -95,6 +76,20 @@ class Settings(BaseSettings):
         le=256,
         description="Processes that serve; 0 means one per core that the service may use, four at most. Each holds the models "
         "(200 MB) and has limits of its own; two on two cores answer a third more than one.",
+    )
+    worker_start_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="Seconds a worker may take to load its models before it is given up: the service does not start, and a "
+        "replacement leaves the old worker in place. Shipped models take two or three.",
+    )
+    worker_silence_timeout_s: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Seconds a worker's event loop may be silent before the worker is killed and replaced. It speaks every "
+        "second; nothing it does keeps it for more than one.",
     )
     runtime_threads: int = Field(
         0, ge=0, le=256, description="Threads of one runtime call; 0 means a worker's share of the cores."
@@ -166,7 +161,7 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="Seconds a client may neither send nor read before it is closed. Longer than any mobile hand-over.",
+        description="Seconds an NDJSON client may neither send nor read before it is closed. Longer than any mobile hand-over.",
     )
     request_timeout_ms: int = Field(
         30_000,
@@ -178,23 +173,6 @@ class Settings(BaseSettings):
         120_000, ge=1, le=3_600_000, description="Largest X-Request-Timeout-Ms, in milliseconds."
     )
 
-    # --- Who may call ---
-    api_keys_sha256: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Allowed API keys as hex SHA-256 digests, separated by commas; several allow rotation. Empty "
-        "(and no file): open to all who reach it.",
-    )
-    api_keys_file: Path | None = Field(
-        None, description="File with one such digest per line (`#` starts a comment), for a mounted secret."
-    )
-    metrics_require_key: bool = Field(
-        False,
-        description="Ask for a key at /metrics too. Off: scrapers sit inside the network, and the metrics hold counts alone.",
-    )
-    docs_enabled: bool = Field(
-        True, description="Serve /docs and /openapi.json. On: they say nothing that the public source does not."
-    )
-
     # --- Logs ---
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
@@ -203,12 +181,6 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` writes JSON unless standard output is a terminal."
     )
-
-    @field_validator("api_keys_sha256", mode="before")
-    @classmethod
-    def _split_digests(cls, value: Any) -> Any:
-        digests = value.split(",") if isinstance(value, str) else value
-        return parse_digests(digests)
 
     @property
     def effective_workers(self) -> int:
@@ -227,36 +199,18 @@ class Settings(BaseSettings):
         values["decode_threads"] = self.decode_threads or share_of_cpus
         return EngineSettings(**values)
 
-    def key_digests(self) -> frozenset[bytes]:
-        """SHA-256 digests (32 bytes each) of the allowed keys; empty means open. Raises `SettingsError`."""
-        digests = list(self.api_keys_sha256)
-        if self.api_keys_file is not None:
-            try:
-                lines = self.api_keys_file.read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError):
-                raise SettingsError(
-                    f"{PREFIX}API_KEYS_FILE: the file cannot be read; name a readable text file with one hex SHA-256 a line"
-                ) from None
-            try:
-                from_file = parse_digests(line.split("#", 1)[0] for line in lines)
-            except ValueError as error:
-                raise SettingsError(f"{PREFIX}API_KEYS_FILE: {error}") from None
-            if not from_file:
-                # An empty secret must not open the service.
-                raise SettingsError(
-                    f"{PREFIX}API_KEYS_FILE: the file holds no digest; unset the variable to serve without keys"
-                )
-            digests += from_file
-        return frozenset(bytes.fromhex(digest) for digest in digests)
-
-
-def parse_digests(values: Any) -> tuple[str, ...]:
-    """Hex SHA-256 digests, stripped and lower-cased; blanks are skipped. Raises ValueError without repeating a
-    value."""
-    digests = tuple(value.strip().lower() for value in values if value.strip())
-    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
-        raise ValueError("each must be the key's SHA-256 as 64 hex digits (`printf %s KEY | sha256sum`)")
-    return digests
+    def api_keys(self) -> ApiKeys:
+        """The allowed keys, the file read; empty means open. Raises `SettingsError`."""
+        try:
+            keys = ApiKeys(self.api_keys_sha256, self.api_keys_file)
+        except KeyFileError as error:
+            raise SettingsError(f"{PREFIX}API_KEYS_FILE: {error}") from None
+        if self.max_items_per_minute_per_key and not keys:
+            # A limit that quietly does nothing would be found out too late.
+            raise SettingsError(
+                f"{PREFIX}MAX_ITEMS_PER_MINUTE_PER_KEY: there are no keys to count by; set {PREFIX}API_KEYS_SHA256"
+            )
+        return keys
 
 
 def load_settings() -> Settings:
@@ -284,7 +238,8 @@ def allowed(name: str) -> str:
     if least is not None:
         open_end = "more than " if "exclusiveMinimum" in schema else ""
         return f"{open_end}{least:,} to {schema['maximum']:,}"
-    kinds = {"boolean": "`true`, `false`", "array": "hex digests, comma-separated"}
+    lists = {"api_keys_sha256": "hex digests, comma-separated", "cors_origins": "origins, comma-separated"}
+    kinds = {"boolean": "`true`, `false`", "array": lists.get(name, "list")}
     return kinds.get(schema.get("type", ""), "path" if name.endswith(("_dir", "_file")) else "text")
 
 

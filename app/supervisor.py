@@ -5,7 +5,8 @@ worker is being replaced wait in its socket's backlog instead of being refused. 
 socket. POSIX only (fork, SO_REUSEPORT).
 
 SIGTERM and SIGINT stop the workers in order; SIGHUP replaces them one by one, each old one only after the new one is ready;
-SIGUSR1 has the models folder looked at; a worker that dies is replaced at once, and ever more slowly if it keeps dying.
+SIGUSR1 has the models folder looked at; a worker that dies is replaced at once, and ever more slowly if it keeps dying. One
+whose event loop is silent, that does not become ready or that does not stop is killed first.
 """
 
 from __future__ import annotations
@@ -17,48 +18,31 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
 from app.generation import GenerationSwitch
+from app.worker_link import ParentLink, Worker, WorkerFailed
 
 log = structlog.stdlib.get_logger("itemlens")
 
-RunWorker = Callable[[socket.socket, Callable[[str], None], int], int]
-"""Serve on the socket until SIGTERM, or until the third argument (a file descriptor) is at its end because the parent is
-gone; call the second argument, with what there is to say of it (one line), once ready. Returns the exit code; raises
-`WorkerFailed` when it cannot start."""
+RunWorker = Callable[[socket.socket, ParentLink], int]
+"""Serve on the socket until SIGTERM, or until the parent is gone; say so once ready, and beat every second from then on.
+Returns the exit code; raises `WorkerFailed` when it cannot start."""
 
+TICK_S = 1.0
+"""How often the parent looks at the time."""
 STABLE_S = 10.0
 """A worker that lived this long after being ready died of something new: its replacement is not held back."""
 MAX_BACKOFF_S = 15.0
 KILL_AFTER_GRACE_S = 3.0
-_READY = b"\0"
-_MAX_MESSAGE_BYTES = 4096
-
-
-class WorkerFailed(Exception):
-    """The worker cannot serve; the message is one line for the operator."""
-
-
-@dataclass
-class _Worker:
-    slot: int
-    pid: int
-    reports: int
-    """Read end of the worker's pipe: `_READY` and a line about it, or why it cannot serve."""
-    replaces: _Worker | None = None
-    ready_at_s: float | None = None
-    message: bytes = b""
-    stopping: bool = False
 
 
 @dataclass
 class _Slot:
     listener: socket.socket
-    current: _Worker | None = None
+    current: Worker | None = None
     failures: int = 0
     start_at_s: float | None = 0.0
 
@@ -67,19 +51,24 @@ class _Slot:
 class Supervisor:
     """`run` blocks until the service has stopped. One worker per listener. Must be used in a process with one thread.
 
-    `grace_s`: how long a worker may take to stop before it is killed. `on_ready` is called once, when all are
-    ready, with what the last of them said; `on_exit` with the pid of every worker that has gone. `switch` is told of them too.
+    `grace_s`: how long a worker may take to stop before it is killed; `start_timeout_s`: to become ready; `silence_timeout_s`:
+    how long it may then be silent. `on_ready` is called once, when all are ready, with what the last of them said; `on_exit`
+    with the pid of every worker that has gone; `on_tick` every second or so: what it renews, a new worker inherits. `switch` is
+    told of the workers' coming and going too.
     """
 
     listeners: Sequence[socket.socket]
     run_worker: RunWorker
     grace_s: float
     switch: GenerationSwitch
+    start_timeout_s: float
+    silence_timeout_s: float
     on_ready: Callable[[str], None] = lambda _said: None
     on_exit: Callable[[int], None] = lambda _pid: None
-    _workers: dict[int, _Worker] = field(default_factory=dict)
+    on_tick: Callable[[], object] = lambda: None
+    _workers: dict[int, Worker] = field(default_factory=dict)
     _rolling: list[int] = field(default_factory=list)
-    _stop_at_s: float | None = None
+    _is_stopping: bool = False
     _announced: bool = False
 
     def run(self) -> int:
@@ -110,8 +99,10 @@ class Supervisor:
                 os.close(end)
 
     def _loop(self, wake: int) -> int:
+        looked_at_s = time.monotonic()
         while True:
-            if self._stop_at_s is None:
+            if not self._is_stopping:
+                self.on_tick()
                 self._start_what_is_due()
             elif not self._workers:
                 return 0
@@ -125,15 +116,19 @@ class Supervisor:
             if failure is not None:
                 sys.stderr.write(failure + "\n")
                 return 1
-            self._kill_what_will_not_stop()
+            now = time.monotonic()
+            if now - looked_at_s > TICK_S + 1:
+                self._forgive(now - looked_at_s)
+            looked_at_s = now
+            self._kill_what_is_overdue(now)
 
-    def _pause_s(self) -> float | None:
-        waits = [slot.start_at_s for slot in self._slots if slot.start_at_s is not None]
-        if self._stop_at_s is not None:
-            waits = [self._stop_at_s]
-        elif (turn_s := self.switch.tick()) is not None:
-            waits.append(time.monotonic() + turn_s)
-        return max(0.0, min(waits) - time.monotonic()) + 0.01 if waits else None
+    def _pause_s(self) -> float:
+        waits = [time.monotonic() + TICK_S]
+        if not self._is_stopping:
+            waits += [slot.start_at_s for slot in self._slots if slot.start_at_s is not None]
+            if (turn_s := self.switch.tick()) is not None:
+                waits.append(time.monotonic() + turn_s)
+        return max(0.0, min(waits) - time.monotonic()) + 0.01
 
     # --- starting -----------------------------------------------------------------------------------------------
 
@@ -143,7 +138,7 @@ class Supervisor:
                 slot.start_at_s = None
                 slot.current = self._fork(number)
 
-    def _fork(self, slot: int, replaces: _Worker | None = None) -> _Worker:
+    def _fork(self, slot: int, replaces: Worker | None = None) -> Worker:
         reports, reports_end = os.pipe()
         self.switch.before_fork()
         sys.stdout.flush()
@@ -153,7 +148,7 @@ class Supervisor:
             os.close(reports)
             self._be_worker(slot, reports_end)
         os.close(reports_end)
-        worker = _Worker(slot, pid, reports, replaces)
+        worker = Worker(slot, pid, reports, replaces)
         self._workers[pid] = worker
         self._selector.register(reports, selectors.EVENT_READ, lambda: self._reported(worker))
         self.switch.joined(pid)
@@ -162,6 +157,7 @@ class Supervisor:
     def _be_worker(self, slot: int, reports: int) -> None:
         """The child's life; never returns."""
         code = 1
+        parent = ParentLink(reports, self._lifeline)
         try:
             signal.set_wakeup_fd(-1)
             # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once.
@@ -173,11 +169,9 @@ class Supervisor:
                 os.close(end)
             for listener in set(self.listeners) - {self.listeners[slot]}:
                 listener.close()
-            code = self.run_worker(
-                self.listeners[slot], lambda said: _report(reports, _READY + said.encode() + b"\n"), self._lifeline
-            )
+            code = self.run_worker(self.listeners[slot], parent)
         except WorkerFailed as error:
-            _report(reports, " ".join(str(error).split()).encode()[:_MAX_MESSAGE_BYTES])
+            parent.fail(str(error))
         except SystemExit as stopped:
             code = stopped.code if isinstance(stopped.code, int) else 1
         except BaseException as error:
@@ -189,16 +183,12 @@ class Supervisor:
 
     # --- events -------------------------------------------------------------------------------------------------
 
-    def _reported(self, worker: _Worker) -> None:
-        said = os.read(worker.reports, _MAX_MESSAGE_BYTES)
-        if not said:
+    def _reported(self, worker: Worker) -> None:
+        is_open, detail = worker.hear()
+        if not is_open:
             self._selector.unregister(worker.reports)
+        if detail is None:
             return
-        worker.message += said
-        if not (worker.message.startswith(_READY) and worker.message.endswith(b"\n")):
-            return
-        worker.ready_at_s = time.monotonic()
-        detail, worker.message = worker.message[len(_READY) : -1].decode(), b""
         if worker.replaces is not None:
             old, worker.replaces = worker.replaces, None
             slot = self._slots[worker.slot]
@@ -212,15 +202,15 @@ class Supervisor:
             self.on_ready(detail)
 
     def _signalled(self, number: int) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT) and self._stop_at_s is None:
-            self._stop_at_s = time.monotonic() + self.grace_s + KILL_AFTER_GRACE_S
+        if number in (signal.SIGTERM, signal.SIGINT) and not self._is_stopping:
+            self._is_stopping = True
             for listener in self.listeners:
                 listener.close()  # a connection that nobody will accept must be refused, not left to wait
             for worker in self._workers.values():
                 self._stop(worker)
         elif number == signal.SIGUSR1:
             self.switch.look_now()
-        elif number == signal.SIGHUP and self._stop_at_s is None and self._announced and not self._rolling:
+        elif number == signal.SIGHUP and not self._is_stopping and self._announced and not self._rolling:
             log.info("rolling_restart", workers=len(self._slots))
             self._rolling = list(range(len(self._slots)))
             self._roll_on(first=True)
@@ -243,21 +233,28 @@ class Supervisor:
                 return None
             worker = self._workers.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            message = self._last_words(worker)
+            if worker.reports in self._selector.get_map():
+                self._selector.unregister(worker.reports)
+            message = worker.last_words()
             self.on_exit(pid)
             self.switch.left(pid)
-            if worker.stopping or self._stop_at_s is not None:
+            if worker.stop_by_s is not None or self._is_stopping:
                 continue
             if worker.replaces is not None:
-                log.error("worker_not_replaced", slot=worker.slot, exit_code=code, reason=message)
+                log.error("worker_not_replaced", slot=worker.slot, exit_code=code, reason=message or None)
                 self._rolling = []
                 continue
             if not self._announced:
-                return message or f"A worker process ended with exit code {code} before it was ready; see the log above."
+                return self._why_not_started(worker, code, message)
             self._start_again(worker, code, message)
         return None
 
-    def _start_again(self, worker: _Worker, code: int, message: str) -> None:
+    def _why_not_started(self, worker: Worker, code: int, message: str) -> str:
+        if worker.end is not None:
+            return f"A worker process was killed before the service could start: {worker.end}."
+        return message or f"A worker process ended with exit code {code} before it was ready; see the log above."
+
+    def _start_again(self, worker: Worker, code: int, message: str) -> None:
         slot = self._slots[worker.slot]
         if slot.current is not worker:
             return
@@ -268,33 +265,36 @@ class Supervisor:
         log.error("worker_died", slot=worker.slot, pid=worker.pid, exit_code=code, reason=message or None, restart_in_s=wait_s)
         slot.current, slot.start_at_s = None, now + wait_s
 
-    def _last_words(self, worker: _Worker) -> str:
-        """What is left in the pipe of a worker that has gone."""
-        while said := os.read(worker.reports, _MAX_MESSAGE_BYTES):
-            worker.message += said
-        if worker.reports in self._selector.get_map():
-            self._selector.unregister(worker.reports)
-        os.close(worker.reports)
-        return worker.message.removeprefix(_READY).decode(errors="replace")
-
     # --- stopping -----------------------------------------------------------------------------------------------
 
-    def _stop(self, worker: _Worker) -> None:
-        worker.stopping = True
+    def _stop(self, worker: Worker) -> None:
+        worker.stop_by_s = time.monotonic() + self.grace_s + KILL_AFTER_GRACE_S
         os.kill(worker.pid, signal.SIGTERM)
 
-    def _kill_what_will_not_stop(self) -> None:
-        if self._stop_at_s is not None and time.monotonic() >= self._stop_at_s:
-            for worker in self._workers.values():
-                log.error("worker_killed", slot=worker.slot, pid=worker.pid, advice="it did not stop within the grace time")
-                os.kill(worker.pid, signal.SIGKILL)
-            self._stop_at_s = time.monotonic() + KILL_AFTER_GRACE_S
+    def _kill_what_is_overdue(self, now: float) -> None:
+        for worker in self._workers.values():
+            if worker.end is not None:
+                continue
+            if worker.stop_by_s is not None:
+                if now >= worker.stop_by_s:
+                    self._kill(worker, "it did not stop within the grace time")
+            elif worker.ready_at_s is None:
+                if now - worker.started_at_s > self.start_timeout_s:
+                    self._kill(worker, f"it was not ready within {self.start_timeout_s:g} s")
+            elif now - worker.heard_at_s > self.silence_timeout_s:
+                self._kill(worker, f"its event loop was silent for {self.silence_timeout_s:g} s")
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        worker.end = why
+        log.error("worker_killed", slot=worker.slot, pid=worker.pid, reason=why)
+        os.kill(worker.pid, signal.SIGKILL)
+
+    def _forgive(self, lost_s: float) -> None:
+        """The parent itself stood still, as all processes of a paused container do: nobody is to blame for that time."""
+        for worker in self._workers.values():
+            worker.started_at_s += lost_s
+            worker.heard_at_s += lost_s
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 _OF_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-
-
-def _report(end: int, message: bytes) -> None:
-    with suppress(OSError):  # the parent is gone; the lifeline says so too
-        os.write(end, message)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from app.engine.errors import DeadlineExceededError
 from app.errors import ProblemError
 
 
@@ -32,16 +34,48 @@ async def receive_chunk(receive: Receive, *, stall_timeout_s: float) -> tuple[by
     return message.get("body", b""), message.get("more_body", False)
 
 
-async def read_body(receive: Receive, *, stall_timeout_s: float) -> bytes:
-    """The whole body; the edge bounds its size. Raises as `receive_chunk`."""
-    chunk, more = await receive_chunk(receive, stall_timeout_s=stall_timeout_s)
-    if not more:
-        return chunk
-    chunks = [chunk]
-    while more:
-        chunk, more = await receive_chunk(receive, stall_timeout_s=stall_timeout_s)
-        chunks.append(chunk)
-    return b"".join(chunks)
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body has to come: `min_bytes_per_s` on average over each `span_s` seconds spent waiting for it."""
+
+    span_s: float
+    min_bytes_per_s: int
+
+
+async def read_body(receive: Receive, pace: Pace, *, timeout_s: float) -> bytes:
+    """The whole body; the edge bounds its size. `timeout_s`: what is left of the caller's deadline.
+
+    Only the time spent waiting counts, so that a busy service blames nobody. Raises `ClientDisconnect`,
+    `DeadlineExceededError`, `ProblemError` `body_stalled`.
+    """
+    clock = asyncio.get_running_loop().time
+    give_up_at_s = clock() + timeout_s
+    chunks: list[bytes] = []
+    waited_s, received = 0.0, 0
+    while True:
+        began_s = clock()
+        try:
+            async with asyncio.timeout_at(min(give_up_at_s, began_s + pace.span_s - waited_s)):
+                message = await receive()
+        except TimeoutError:
+            raise _too_slow(pace, is_late=clock() >= give_up_at_s) from None
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        waited_s += clock() - began_s
+        received += len(chunks[-1])
+        if received >= pace.min_bytes_per_s * pace.span_s:
+            waited_s, received = 0.0, 0
+
+
+def _too_slow(pace: Pace, *, is_late: bool) -> Exception:
+    if is_late:
+        return DeadlineExceededError("The deadline passed while the body was read; allow more time.")
+    least = f"{pace.min_bytes_per_s * pace.span_s:,.0f} bytes in {pace.span_s:g} s"
+    detail = f"The body came more slowly than {least}; send it again, or as application/x-ndjson if it takes long to make."
+    return ProblemError("body_stalled", detail, headers={"Connection": "close"})
 
 
 @asynccontextmanager

@@ -74,6 +74,9 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
         context.items = 0
+        connection = scope.get("extensions", {}).get("itemlens.connection")
+        if connection is not None and "stream" in connection:
+            connection["stream"]()  # who reads it is watched here
         # The work of a line is a task; the queue bounds how many there are, in order.
         window: asyncio.Queue[tuple[ReceivedItem, asyncio.Task[_Outcome[AnswerT]]] | ProblemError | None]
         # Besides what it holds, one item is being written and one waits to be put.
@@ -85,7 +88,11 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         async def read() -> None:
             nonlocal has_gone
             try:
+                is_first = True
                 async for line in self._lines(receive):
+                    if not is_first:
+                        await _wait_for_quota(context)
+                    is_first = False
                     received = self._receive_line(line)
                     await window.put((received, asyncio.create_task(self._work(received))))
                 await window.put(None)
@@ -252,6 +259,12 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 if isinstance(result, EngineError):
                     return _Outcome(reply, problem_from(result))
                 return _Outcome(reply, None)
+
+
+async def _wait_for_quota(context: RequestContext) -> None:
+    """Until the caller's key may have one more item: a stream can wait, so that it is slowed and not refused."""
+    while context.quota is not None and (wait_s := context.quota.take()):
+        await asyncio.sleep(wait_s)
 
 
 async def _end_connection(scope: Scope, how: Literal["close", "abort"]) -> None:

@@ -6,6 +6,7 @@ Owns the two pages, their files (Swagger UI is vendored, with its licence) and t
 from __future__ import annotations
 
 import re
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,19 @@ async def docs_file(name: str) -> Response:
     media_type = _MEDIA_TYPES.get(name)
     if media_type is None:
         raise ProblemError("not_found")
-    return Response((_STATIC / name).read_bytes(), media_type=media_type, headers=_FILE_HEADERS)
+    return Response(_content(name), media_type=media_type, headers=_FILE_HEADERS)
 
 
 @router.get("/openapi.json")
 async def openapi_document(request: Request) -> dict[str, Any]:
     document: dict[str, Any] = request.app.openapi()
     return document
+
+
+@cache
+def _content(name: str) -> bytes:
+    # One copy for all readers, however slowly each of them reads.
+    return (_STATIC / name).read_bytes()
 
 
 def _prose(text: str) -> str:

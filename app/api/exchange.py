@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from app.api.body import abandoned_on_disconnect, read_body
+from app.api.body import Pace, abandoned_on_disconnect, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, open_engine_of, settings_of
 from app.api.items import ReceivedItem, make_item, receive_item
@@ -26,7 +26,7 @@ from app.api.schemas import ITEM_FIELDS, ItemRequest
 from app.api.validation import validate, validate_strings
 from app.edge import RequestContext, context_of
 from app.engine.errors import DeadlineExceededError, ItemError
-from app.errors import FieldError, ProblemError, problem_from
+from app.errors import FieldError, ProblemError, problem_from, quota_problem
 from app.settings import Settings
 
 
@@ -52,7 +52,8 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
     if media_type not in (b"application/json", b"multipart/form-data"):
         raise _unsupported(media_type)
     _refuse_query_options(request, operation.options)
-    body = await read_body(request.receive, stall_timeout_s=settings.stall_timeout_s)
+    pace = Pace(settings.slow_client_timeout_s, settings.min_client_bytes_per_s)
+    body = await read_body(request.receive, pace, timeout_s=timeout_s - context.elapsed_s())
     if media_type == b"application/json":
         batch = _read_json(body, settings, operation)
     else:
@@ -73,6 +74,7 @@ async def _answer_batch(
     is_single = len(batch.items) == 1
     if is_single and batch.items[0].problem is not None:
         raise batch.items[0].problem
+    _charge(context, len(batch.items))
     remaining_s = timeout_s - context.elapsed_s()
     if remaining_s <= 0:
         raise DeadlineExceededError("The deadline passed while the body was read; allow more time.")
@@ -90,6 +92,16 @@ async def _answer_batch(
             raise outcome
         results.append(render_result(index, received.id, outcome, operation, batch.options))
     return Response(to_json(operation.head(reply) | {"results": results}), media_type="application/json")
+
+
+def _charge(context: RequestContext, items: int) -> None:
+    """Count the items against the caller's quota, but for the one that the request counted as. Raises `ProblemError`."""
+    quota = context.quota
+    if quota is None or items <= 1:
+        return
+    if items > quota.items_per_minute or (wait_s := quota.take(items - 1)):
+        # The next attempt will count as one again before its items do.
+        raise quota_problem(quota.items_per_minute, 0.0 if items > quota.items_per_minute else wait_s + quota.interval_s, items)
 
 
 def render_result(

@@ -57,6 +57,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "invalid_header",
         "too_many_items",
         "unknown_attribute",
+        "quota_exceeded",
         *_ITEM,
         "overloaded",
         "deadline_exceeded",
@@ -127,7 +128,7 @@ def problems(group: str, *codes: str) -> dict[int | str, dict[str, Any]]:
         )
         response["description"] += f"{'; ' if response['description'] else ''}`{code}`: {problem.type.meaning.rstrip('.')}"
         response["content"][PROBLEM_MEDIA_TYPE]["examples"][code] = {"summary": problem.type.title, "value": document}
-        if status == 503:
+        if status in (429, 503):
             response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
     return dict(sorted(responses.items(), key=lambda entry: str(entry[0])))
 

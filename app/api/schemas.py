@@ -6,7 +6,6 @@ checked against these; nothing of it knows the engine's rules (which models, att
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -109,6 +108,3 @@ class EmbedRequest(EmbedOptions):
 
 
 ITEM_FIELDS = frozenset(ItemRequest.model_fields)
-IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
-"""An unknown field is named in its pointer where it looks like a field name, so that a slip is found; never
-otherwise."""

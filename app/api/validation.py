@@ -1,7 +1,6 @@
 """From pydantic's findings to JSON pointers.
 
-Owns the words of a schema error. Values are never repeated, and neither is a key that does not look like a field's
-name.
+Owns the words of a schema error. Values are never repeated, and neither is the name of a field that is not ours.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.api.schemas import IDENTIFIER
 from app.errors import FieldError, ProblemError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -52,7 +50,8 @@ def validate_strings(
 
 def _field_errors(error: ValidationError, known: Collection[str], prefix: str) -> list[FieldError]:
     findings = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_ERRORS]
-    return [_field_error(finding["type"], finding["loc"], finding["msg"], known, prefix) for finding in findings]
+    errors = (_field_error(finding["type"], finding["loc"], finding["msg"], known, prefix) for finding in findings)
+    return list(dict.fromkeys(errors))
 
 
 def _field_error(kind: str, loc: tuple[int | str, ...], message: str, known: Collection[str], prefix: str) -> FieldError:
@@ -61,8 +60,8 @@ def _field_error(kind: str, loc: tuple[int | str, ...], message: str, known: Col
         known = sorted(known)
         close = get_close_matches(name[:64], known, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"allowed: {', '.join(known)}"
-        named = IDENTIFIER.fullmatch(name) is not None
-        return FieldError(f"{prefix}/{name}" if named else prefix, f"Unknown field; {hint}")
+        # The name is the client's own, so only its place is told.
+        return FieldError(prefix + "".join(f"/{part}" for part in loc[:-1]), f"There is an unknown field here; {hint}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         message = "Should be a JSON object"
     elif kind == "missing":

@@ -123,7 +123,7 @@ async def test_one_bad_item_fails_alone(client: httpx.AsyncClient) -> None:
     assert results[3]["error"]["errors"][0]["pointer"] == "/items/3/image"
     assert "id" not in results[4]
     assert results[6]["error"]["errors"] == [
-        {"pointer": "/items/6/titel", "detail": "Unknown field; allowed: id, image, image_url, text"}
+        {"pointer": "/items/6", "detail": "There is an unknown field here; allowed: id, image, image_url, text"}
     ]
     assert results[9]["error"]["errors"][0]["pointer"] == "/items/9/image"
 
@@ -197,7 +197,7 @@ async def test_null_is_absent(client: httpx.AsyncClient) -> None:
         ({"top_k": True}, 422, "invalid_request", "/top_k"),
         ({"precision": 0.4999}, 422, "invalid_request", "/precision"),
         ({"precision": 1}, 422, "invalid_request", "/precision"),
-        ({"topk": 3}, 422, "invalid_request", "/topk"),
+        ({"topk": 3}, 422, "invalid_request", ""),
         ({"a secret title as a key": 3}, 422, "invalid_request", ""),
     ],
 )

@@ -26,7 +26,7 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(PREFIX + name, value)
     settings = load_settings()
     assert (settings.port, settings.models_dir, settings.docs_enabled) == (9000, Path("/srv/models"), False)
-    assert settings.key_digests() == {bytes.fromhex("a" * 64), bytes.fromhex("b" * 64)}
+    assert len(settings.api_keys()) == 2
     engine = settings.engine_settings()
     assert (engine.runtime, engine.default_version, engine.models_dir) == ("litert", "3", Path("/srv/models"))
 
@@ -71,7 +71,7 @@ def test_a_useless_key_file_is_refused_rather_than_opening_the_service(tmp_path:
     if content is not None:
         path.write_text(content)
     with pytest.raises(SettingsError, match="ITEMLENS_API_KEYS_FILE"):
-        Settings(api_keys_file=path).key_digests()
+        Settings(api_keys_file=path).api_keys()
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -86,7 +86,22 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
             assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
             assert "maximum" in schema, name
             assert name.endswith(
-                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "workers", "port", "_per_model")
+                (
+                    "_s",
+                    "_ms",
+                    "_bytes",
+                    "_items",
+                    "_pixels",
+                    "_chars",
+                    "_values",
+                    "_threads",
+                    "_headers",
+                    "_connections",
+                    "_per_key",
+                    "_per_model",
+                    "workers",
+                    "port",
+                )
             ), name
 
 

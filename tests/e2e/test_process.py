@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from tests.api.certificates import make_certificate
 from tests.e2e.conftest import API_KEY
 from tests.e2e.service import START_TIMEOUT_S, Service, start_process
 from tests.tiny_bundle import TITLES, jpeg, write_tiny_bundle
@@ -147,3 +150,23 @@ def test_a_request_that_arrives_while_it_stops_is_answered_on_its_open_connectio
             assert b" 200 " in answer.split(b"\r\n", 1)[0]
             assert b"connection: close" in answer.lower()
         assert service.wait_until_stopped() == 0
+
+
+def test_a_refusal_needs_no_body(guarded_service: Service) -> None:
+    """The head alone is answered: the body is announced and never sent."""
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: itemlens\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    for key in (b"", b"X-API-Key: wrong\r\n"):
+        with closing(guarded_service.connect(timeout_s=5)) as connection:
+            connection.sendall(head + key + b"\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_single_process_renews_its_certificate_on_sighup(tiny_models: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    files = {"TLS_CERTIFICATE_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
+    with Service(tiny_models, WORKERS="1", **files) as service:
+        assert ssl.get_server_certificate(("127.0.0.1", service.port)) == certificate.read_text()
+        make_certificate(tmp_path)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda event: event["event"] == "certificate_renewed")
+        assert ssl.get_server_certificate(("127.0.0.1", service.port)) == certificate.read_text()

@@ -192,37 +192,11 @@ def test_every_kind_of_pixel_is_read(service: Service, mode: str) -> None:
     assert service.client.post("/v1/classify", files={"image": photo}).status_code == 200
 
 
-RAW = {
-    "tls hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
-    "http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "unknown method": b"BREW /v1/classify HTTP/1.1\r\nHost: x\r\n\r\n",
-    "long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "bytes in path": b"GET /v1/models/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-    "zero in header": b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\x00b\r\n\r\n",
-    "folded header": b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: a\r\n b\r\n\r\n",
-    "two lengths": b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
-    "length and chunks": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET",
-    "negative length": b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nabc",
-    "endless length": b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\nabc",
-    "bad chunk": b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nabc\r\n0\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("name", RAW)
-def test_what_is_not_http_is_refused_and_closed(service: Service, name: str) -> None:
-    with closing(service.connect()) as connection:
-        connection.sendall(RAW[name])
-        received = b""
-        while chunk := connection.recv(65536):
-            received += chunk
-    assert received.startswith(b"HTTP/1.1 400")
-
-
-def test_huge_headers_are_survived(service: Service) -> None:
+def test_huge_headers_are_refused(service: Service) -> None:
     headers = {f"X-Header-{number}": "a" * 1000 for number in range(100)} | {"X-Request-ID": "x" * 10_000}
     response = service.client.get("/v1/models", headers=headers)
-    assert response.status_code in (200, 400, 431)
-    assert "x" * 100 not in response.headers.get("x-request-id", "")
+    assert response.status_code == 431
+    assert "x" * 100 not in str(response.headers)
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Service) -> None:

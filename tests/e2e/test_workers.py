@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.api.certificates import make_certificate
 from tests.e2e.service import START_TIMEOUT_S, Service, start_process
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -127,3 +130,75 @@ def test_a_port_that_another_service_holds_is_refused(workers: Service, tiny_mod
         _, error = process.communicate(timeout=START_TIMEOUT_S)
     assert process.returncode == 1
     assert "address already in use" in error
+
+
+def test_a_quota_is_exact_over_both_workers_and_survives_their_replacement(tiny_models: Path) -> None:
+    digest = hashlib.sha256(b"key").hexdigest()
+    headers = {"X-API-Key": "key"}
+    with Service(tiny_models, WORKERS="2", API_KEYS_SHA256=digest, MAX_ITEMS_PER_MINUTE_PER_KEY="30") as running:
+
+        def ask(times: int) -> list[int]:
+            return [
+                httpx.post(f"{running.url}/v1/classify", json=TITLE, headers=headers, trust_env=False, timeout=30).status_code
+                for _ in range(times)
+            ]
+
+        began_s = time.monotonic()
+        assert ask(20) == [200] * 20
+        running.process.send_signal(signal.SIGHUP)
+        for slot in (0, 1):
+            running.wait_for(lambda event, slot=slot: event["event"] == "worker_replaced" and event["slot"] == slot)  # type: ignore[misc]
+        statuses = ask(40)
+        earned = (time.monotonic() - began_s) * 30 / 60
+        assert set(statuses) == {200, 429}
+        assert 10 <= statuses.count(200) <= 10 + earned + 1
+
+
+def test_a_silent_worker_is_replaced_and_new_requests_are_answered(tiny_models: Path) -> None:
+    with Service(tiny_models, WORKERS="2", WORKER_SILENCE_TIMEOUT_S="5") as running:
+        victim = min(children(running.process.pid))
+        os.kill(victim, signal.SIGSTOP)
+        killed = running.wait_for(lambda event: event["event"] == "worker_killed")
+        assert killed["pid"] == victim
+        assert classify(running.url, 8) == [200] * 8
+
+
+def test_tls_with_several_workers_takes_a_new_certificate_on_sighup(tiny_models: Path, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    files = {"TLS_CERTIFICATE_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
+    with Service(tiny_models, WORKERS="2", **files) as running:
+        assert running.url.startswith("https://")
+
+        def served() -> set[str]:
+            """The certificates of a few connections."""
+            return {ssl.get_server_certificate(("127.0.0.1", running.port)) for _ in range(6)}
+
+        old = certificate.read_text()
+        assert served() == {old}
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        assert httpx.post(f"{running.url}/v1/classify", json=TITLE, verify=trusting, trust_env=False).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{running.port}/health/live", trust_env=False)
+
+        certificate.write_text("no certificate")
+        running.process.send_signal(signal.SIGHUP)
+        refused = running.wait_for(lambda event: event["event"] == "worker_not_replaced")
+        assert "ITEMLENS_TLS_CERTIFICATE_FILE" in refused["reason"]
+        assert served() == {old}
+
+        make_certificate(tmp_path)
+        running.process.send_signal(signal.SIGHUP)
+        for slot in (0, 1):
+            running.wait_for(lambda event, slot=slot: event["event"] == "worker_replaced" and event["slot"] == slot)  # type: ignore[misc]
+        deadline_s = time.monotonic() + 30
+        while old in (certificates := served()) and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # the last old worker has been asked to stop
+        assert certificates == {certificate.read_text()}
+
+
+def test_a_bad_certificate_is_one_line_at_the_start(tiny_models: Path, tmp_path: Path) -> None:
+    with start_process(tiny_models, {"TLS_CERTIFICATE_FILE": str(tmp_path / "none"), "TLS_KEY_FILE": "none"}) as process:
+        _, error = process.communicate(timeout=START_TIMEOUT_S)
+    assert process.returncode == 2
+    assert error.startswith("ITEMLENS_TLS_CERTIFICATE_FILE: the file cannot be read")
+    assert error.count("\n") == 1

@@ -203,7 +203,8 @@ async def test_items_and_decisions_are_counted(engine: Engine) -> None:
 
 async def test_decisions_are_counted_without_anybody_looking(engine: Engine) -> None:
     def accepted_or_not() -> float:
-        return sum(DECISIONS.labels("tiny", "gender", kind)._value.get() for kind in ("accept", "review", "abstain"))
+        counters = (DECISIONS.labels("tiny", "gender", kind) for kind in ("accept", "review", "abstain"))
+        return sum(float(counter._value.get()) for counter in counters)
 
     before = accepted_or_not()
     await engine.classify([SHIRT])
