@@ -40,7 +40,7 @@ def work(listener, parent):
 
 listeners = [socket.socket() for _ in range(2)]
 class NoModels:
-    """In place of the switch of model generations, which these workers have none of."""
+    # In place of the switch of model generations, which these workers have none of.
     def __getattr__(self, name):
         return lambda *_: None
 
