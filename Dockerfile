@@ -53,6 +53,7 @@ ENV ITEMLENS_HOST=0.0.0.0 ITEMLENS_PORT=8000
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
 EXPOSE 8000
+# Over TLS too, whose certificate is for other names than the loopback's.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"ITEMLENS_PORT\"]}/health/ready', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; tls = bool(os.environ.get('ITEMLENS_TLS_CERTIFICATE_FILE')); r.urlopen('http' + 's' * tls + '://127.0.0.1:' + os.environ['ITEMLENS_PORT'] + '/health/ready', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 CMD ["python", "-m", "app"]
