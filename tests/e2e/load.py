@@ -28,9 +28,9 @@ class Failure:
     connected_s: float
     ended_s: float
 
-    def lies_in(self, killed_at_s: float) -> bool:
-        """Whether its connection may have been in the hands of a worker that was killed then."""
-        return self.connected_s <= killed_at_s <= self.ended_s
+    def lies_in(self, killed_s: tuple[float, float]) -> bool:
+        """Whether its connection may have been in the hands of a worker that was killed and gone between these two times."""
+        return self.connected_s <= killed_s[1] and killed_s[0] <= self.ended_s
 
 
 @dataclass
