@@ -1,11 +1,15 @@
-"""Print how good a bundle is on a split it was not trained on.
+"""Print how good a bundle is on a split it was not trained on, or how two bundles differ.
 
-    python -m scripts.evaluate models/fashion/2 --preset fashion --data fashion-data
-    python -m scripts.evaluate models/mine/2 --config mine.toml --split val --runtime litert --json quality.json
+    python -m scripts.evaluate models/fashion/2 --preset fashion --data FOLDER --runtime litert
+    python -m scripts.evaluate models/mine/2 --config mine.toml --split val --json quality.json
+    python -m scripts.evaluate models/mine/2 --config mine.toml --protocols P3 retrieval
+    python -m scripts.evaluate --compare models/mine/1 models/mine/2 --config mine.toml --split val
+    python -m scripts.evaluate --compare models/mine/2 models/mine/2 --runtime tensorflow litert --config mine.toml
 
-Accuracy, macro-F1 (classes with at least 10 items) and calibration error (15 bins, debiased) per attribute, for photo +
-title, photo only and title only; what is accepted at precision 0.98 and how right it is; how much in-domain and
-out-of-domain input abstains; whether `agreement` notices swapped titles.
+Accuracy, macro-F1 (classes with at least 10 items) and calibration error (15 bins, debiased) per attribute, for photo and
+title (P0), photo only (P1), title only (P2); with class words hidden (P3), with noise (P5), through a simulated phone and
+from full-size photos (P6), with misleading titles (P7), and on unseen brands; retrieval, calibration, decisions, out of
+domain, hierarchy, agreement. A protocol that does not apply is left out, with its reason.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +28,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.answers import PATTERNS
 from app.engine.errors import BundleError
-from app.engine.images import fit_photo
-from scripts.config import ConfigError, add_config_flags, config_from_arguments
+from app.engine.runtimes import RuntimeName
+from scripts.config import ConfigError, RunConfig, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
+from scripts.evaluation.comparison import compare
+from scripts.evaluation.evaluation import Evaluation, NotApplicable
+from scripts.evaluation.figures import Quality
+from scripts.evaluation.pictures import draw_evaluation
+from scripts.evaluation.protocols import PROTOCOLS, measure_all
+from scripts.evaluation.report import comparison_lines, print_quality
 from scripts.pictures import draw_predictions
-from scripts.quality import (
-    Quality,
-    abstaining_share,
-    agreement_quality,
-    answers,
-    attribute_quality,
-    decision_quality,
-    truth_indices,
-)
 from scripts.served_model import ServedModel
 
-TITLES = {"both": "photo + title", "image": "photo only", "text": "title only"}
-FOREIGN_ITEMS = 500
+__all__ = ["evaluate_bundle", "main", "print_quality", "runtime_parity"]
 
 
 def evaluate_bundle(
@@ -50,56 +50,12 @@ def evaluate_bundle(
     *,
     split: str = "test",
     digits: NDArray[np.uint8] | None = None,
+    protocols: Sequence[str] = (),
 ) -> Quality:
-    """All figures of a bundle on one split, as JSON-ready values. `digits` uint8[N, 28, 28]: handwriting that a model of
+    """The figures of a bundle on one split, as `scripts.evaluation.protocols.measure_all` gives them: the quick ones (P0
+    to P2, abstaining, agreement) and those of `protocols`. `digits` uint8[N, 28, 28]: handwriting that a model of
     something else should not recognise."""
-    chosen = np.flatnonzero(catalogue.split == split)
-    if not len(chosen):
-        raise CatalogueError(f"the catalogue has no row in split {split!r}")
-    photos = catalogue.photos[chosen] if model.reads_photos else None
-    titles = [catalogue.titles[i] for i in chosen] if model.reads_titles else None
-    photo_present = catalogue.photo_present[chosen] & model.reads_photos
-    title_present = np.array([bool(title.strip()) for title in titles]) if titles else np.zeros(len(chosen), bool)
-    usable = {"both": photo_present & title_present, "image": photo_present, "text": title_present}
-    outputs = model.run(photos, titles, photo_present=photo_present, progress=f"evaluating on {split}")
-    truth = truth_indices(model.answerer, {name: catalogue.labels[name][chosen] for name in model.answerer.attributes})
-    quality: Quality = {
-        "model": model.bundle.name,
-        "version": model.bundle.version,
-        "split": split,
-        "rows": len(chosen),
-        "runtime": model.runtime.name,
-        "patterns": {},
-        "abstaining": {},
-        "agreement": None,
-    }
-    for pattern in PATTERNS:
-        rows = usable[pattern]
-        if not rows.any():
-            continue
-        figures = attribute_quality(model.answerer, outputs, truth, pattern, rows)
-        given = answers(
-            model.answerer,
-            {name: value[rows] for name, value in outputs.items()},
-            image=pattern != "text",
-            text=pattern != "image",
-        )
-        decisions, abstaining = decision_quality(model.answerer, given, {name: t[rows] for name, t in truth.items()})
-        for name, entry in figures.items():
-            entry.update(decisions[name])
-        quality["patterns"][pattern] = figures
-        quality["abstaining"][f"{split}, {TITLES[pattern]}"] = abstaining
-    quality["abstaining"] |= foreign_abstaining(model, digits)
-    if usable["both"].any() and titles is not None:
-        name = model.answerer.hierarchy[-1] if model.answerer.hierarchy else model.answerer.attributes[0]
-        both = usable["both"]
-        quality["agreement"] = agreement_quality(
-            model.answerer,
-            {k: v[both] for k, v in outputs.items()},
-            [title for title, keep in zip(titles, both, strict=True) if keep],
-            truth[name][both],
-        )
-    return quality
+    return measure_all(Evaluation.of_split(model, catalogue, split, digits=digits), protocols)
 
 
 def runtime_parity(
@@ -126,108 +82,114 @@ def runtime_parity(
     return {"rows": len(chosen), "min_cosine": float(cosine.min()), "same_label": same}
 
 
-def foreign_abstaining(model: ServedModel, digits: NDArray[np.uint8] | None) -> dict[str, float]:
-    """Share that abstains of noise photos, gibberish titles and (where given) handwritten digits."""
-    result: dict[str, float] = {}
-    answerer = model.answerer
-
-    def share(photos: NDArray[np.uint8] | None, titles: list[str] | None) -> float:
-        outputs = model.run(photos, titles)
-        return abstaining_share(answers(answerer, outputs, image=photos is not None, text=titles is not None))
-
-    size = (model.spec.image_height, model.spec.image_width)
-    rng = np.random.default_rng(7)
-    if model.reads_photos:
-        noise = rng.integers(0, 256, (FOREIGN_ITEMS, *size, 3), dtype=np.uint8)
-        result["noise photos"] = share(noise, None)
-        if digits is not None:
-            from PIL import Image
-
-            fitted = [fit_photo(Image.fromarray(d), height=size[0], width=size[1]) for d in digits[:FOREIGN_ITEMS]]
-            result["handwritten digits"] = share(np.stack(fitted), None)
-    if model.reads_titles:
-        letters = random.Random(7)
-        gibberish = [
-            " ".join(
-                "".join(letters.choices("bcdfghjklmnpqrstvwxzaeiou", k=letters.randint(3, 10)))
-                for _ in range(letters.randint(2, 6))
-            )
-            for _ in range(FOREIGN_ITEMS)
-        ]
-        result["gibberish titles"] = share(None, gibberish)
-    return result
-
-
-def print_quality(quality: Quality) -> None:
-    """The figures as tables."""
-    print(f"\n{quality['model']} {quality['version']} on {quality['rows']} rows of {quality['split']} ({quality['runtime']})")
-    for pattern, figures in quality["patterns"].items():
-        names = ("accuracy", "macro-F1", "ECE", "accepted at .98", "of them right")
-        header = "".join(f"{name:>{width}}" for name, width in zip(names, (10, 10, 8, 17, 15), strict=True))
-        print(f"\n{TITLES[pattern]:<20}{'n':>7}{header}")
-        for name, entry in figures.items():
-            print(
-                f"  {name:<18}{entry['n']:>7}{_percent(entry['accuracy']):>10}{_decimal(entry['macro_f1']):>10}"
-                f"{_percent(entry['ece']):>8}{_percent(entry['accepted_share']):>17}{_percent(entry['accepted_precision']):>15}"
-            )
-    print("\nabstaining: " + ", ".join(f"{name} {_percent(share)}" for name, share in quality["abstaining"].items()))
-    if quality["agreement"]:
-        found = quality["agreement"]
-        print(
-            f"agreement: AUROC {found['auroc']:.3f} against titles of another kind; conflicts shown for "
-            f"{_percent(found['conflicts_matching'])} of matching and {_percent(found['conflicts_swapped'])} of swapped pairs"
-        )
-    first = next(iter(quality["patterns"]), None)
-    if first:
-        name, entry = next(iter(quality["patterns"][first].items()))
-        print(f"\n{quality['split']} accuracy: {_percent(entry['accuracy'])} ({name}, {TITLES[first]})")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
-
-
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def fitted_to(config: RunConfig, model: ServedModel) -> RunConfig:
+    """The config with the sizes that the bundle reads, so that any bundle can be asked about any catalogue."""
+    image = model.bundle.manifest.inputs.image
+    height, width = (image.height, image.width) if image else (0, 0)
+    return replace(config, network=replace(config.network, image_height=height, image_width=width))
 
 
 def main(argv: list[str] | None = None) -> int:
+    arguments = _parse(argv)
+    try:
+        config = config_from_arguments(arguments)
+        if arguments.compare:
+            return _compare(arguments, config)
+        return _evaluate(arguments, config)
+    except (ConfigError, CatalogueError, BundleError, NotApplicable, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+
+
+def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
+    model = ServedModel(arguments.bundle, runtime=arguments.runtime[0])
+    catalogue = load_catalogue(fitted_to(config, model), cache_dir=arguments.runs / "cache")
+    digits = load_digits(arguments.digits) if arguments.digits else None
+    evaluation = Evaluation.of_split(model, catalogue, arguments.split, digits=digits, full_size_rows=arguments.full_size_rows)
+    quality = measure_all(evaluation, arguments.protocols)
+    if arguments.json:
+        _write(arguments.json, quality)
+    if not arguments.no_pictures:
+        pictures = arguments.pictures or arguments.runs / quality["model"]
+        draw_evaluation(pictures, evaluation)
+        draw_predictions(pictures / f"predictions-{arguments.split}.png", model, catalogue, arguments.split)
+        print(f"pictures in {pictures}")
+    print_quality(quality)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace, config: RunConfig) -> int:
+    evaluations: list[Evaluation] = []
+    for place, folder in enumerate(arguments.compare):
+        model = ServedModel(folder, runtime=arguments.runtime[-1] if place else arguments.runtime[0])
+        catalogue = load_catalogue(fitted_to(config, model), cache_dir=arguments.runs / "cache")
+        evaluations.append(Evaluation.of_split(model, catalogue, arguments.split))
+    ids = [[evaluation.catalogue.row_ids[row] for row in evaluation.rows] for evaluation in evaluations]
+    if ids[0] != ids[1]:
+        raise CatalogueError("the two bundles can use different rows of this catalogue, so they cannot be compared on it")
+    comparison = compare(*evaluations)
+    if arguments.json:
+        _write(arguments.json, comparison)
+    print("\n".join(comparison_lines(comparison)))
+    return 0
+
+
+def _write(path: Path, figures: Quality) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
+
+
+def load_digits(path: Path) -> NDArray[Any]:
+    """uint8[N, 28, 28], the test digits of an `mnist.npz`. Raises CatalogueError when it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["x_test"])
+    except (KeyError, ValueError) as error:
+        raise CatalogueError(f"{path.name} is no mnist.npz: it has no array x_test ({error})") from error
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, help="a bundle's folder, such as models/fashion/2")
+    parser.add_argument("bundle", type=Path, nargs="?", help="a bundle's folder, such as models/fashion/2")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two bundles' folders, side by side")
     add_config_flags(parser)
+    runtimes: tuple[RuntimeName, ...] = ("tensorflow", "litert")
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: test")
-    parser.add_argument("--runtime", default="tensorflow", choices=["tensorflow", "litert"], help="default: tensorflow")
+    parser.add_argument(
+        "--runtime",
+        default=["tensorflow"],
+        nargs="+",
+        choices=runtimes,
+        help="default: tensorflow; with --compare one for each",
+    )
+    parser.add_argument(
+        "--protocols",
+        nargs="*",
+        default=list(PROTOCOLS),
+        choices=list(PROTOCOLS),
+        metavar="NAME",
+        help=f"what to measure besides P0 to P2 (default: all; none after the flag: nothing more): {', '.join(PROTOCOLS)}",
+    )
+    parser.add_argument(
+        "--full-size-rows", type=int, default=400, help="rows whose full-size photos are made and decoded (default: 400)"
+    )
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder with the cache of decoded photos (default: runs)"
     )
     parser.add_argument("--digits", type=Path, help="an mnist.npz, to see whether handwriting is recognised as foreign")
-    parser.add_argument("--pictures", type=Path, help="folder for predictions on photos of the split (default: runs/<model>)")
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures (default: runs/<model>)")
+    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args(argv)
-    try:
-        config = config_from_arguments(arguments)
-        catalogue = load_catalogue(config, cache_dir=arguments.runs / "cache")
-        digits = load_digits(arguments.digits) if arguments.digits else None
-        model = ServedModel(arguments.bundle, runtime=arguments.runtime)
-        quality = evaluate_bundle(model, catalogue, split=arguments.split, digits=digits)
-    except (ConfigError, CatalogueError, BundleError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    print_quality(quality)
-    pictures = arguments.pictures or arguments.runs / quality["model"]
-    draw_predictions(pictures / f"predictions-{arguments.split}.png", model, catalogue, arguments.split)
-    print(f"pictures in {pictures}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(quality, indent=1) + "\n")
-    return 0
-
-
-def load_digits(path: Path) -> NDArray[Any]:
-    """uint8[N, 28, 28], the test digits of an `mnist.npz`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return np.asarray(arrays["x_test"])
+    if (arguments.bundle is None) == (arguments.compare is None):
+        parser.error("name one bundle, or two after --compare")
+    if len(arguments.runtime) > (2 if arguments.compare else 1):
+        parser.error("--runtime takes one name, or two with --compare")
+    if arguments.full_size_rows < 1:
+        parser.error("--full-size-rows must be at least 1")
+    return arguments
 
 
 if __name__ == "__main__":

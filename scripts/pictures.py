@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scripts.data.catalogue import Catalogue
-from scripts.quality import answers
+from scripts.evaluation.figures import answers
 from scripts.served_model import ServedModel
 
 
@@ -24,7 +24,7 @@ def draw_run(
     draw_predictions(run_dir / "predictions.png", model, catalogue, split)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Imported late, as it is slow, and told to need no screen."""
     import matplotlib as mpl
 
@@ -36,7 +36,7 @@ def _pyplot() -> Any:
 
 def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
     """Losses and validation accuracies over the epochs."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
     epochs = range(1, len(history) + 1)
     for name in ("loss", "labels", "pairs", "domain"):
@@ -61,7 +61,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
 
 def draw_predictions(path: Path, model: ServedModel, catalogue: Catalogue, split: str, count: int = 24) -> None:
     """Photos of the split with their titles, the model's answers, and the truth where it differs."""
-    plt = _pyplot()
+    plt = pyplot()
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = np.flatnonzero((catalogue.split == split) & (catalogue.photo_present | (not model.reads_photos)))
     if not len(chosen):
@@ -82,7 +82,7 @@ def draw_predictions(path: Path, model: ServedModel, catalogue: Catalogue, split
         if photos is not None:
             axis.imshow(photos[i])
         found = answer.attributes[name]
-        truth = str(catalogue.labels[name][chosen[i]])
+        truth = str(catalogue.labels[name][chosen[i]]) if name in catalogue.labels else "unknown"
         title = titles[i][:26] if titles is not None else ""
         axis.set_title(
             f"{title}\n{found.label} {found.confidence:.2f}\n{found.decision}"

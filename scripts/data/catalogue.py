@@ -43,6 +43,8 @@ class Catalogue:
     config: RunConfig
     """The config as this catalogue fulfils it: absent optional columns, columns without labels, and branches without
     data are gone from it. What is trained and published follows from this one."""
+    photo_cells: Sequence[str] = ()
+    """What each row calls its photo, to find it in `extra_photos` sources too; empty where the source has no names."""
 
 
 def load_catalogue(config: RunConfig, *, cache_dir: Path, limit: int | None = None) -> Catalogue:
@@ -130,6 +132,7 @@ def _finish(config: RunConfig, rows: SourceRows) -> Catalogue:
         rows.extra_rows,
         report,
         config,
+        rows.photo_cells,
     )
 
 

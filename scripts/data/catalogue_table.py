@@ -97,6 +97,7 @@ def read_catalogue_table(config: RunConfig, *, cache_dir: Path, limit: int | Non
         issues=issues,
         notes=notes,
         absent_columns=absent,
+        photo_cells=[row.photo_cell for row in rows],
     )
 
 

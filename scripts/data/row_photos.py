@@ -95,6 +95,21 @@ def read_extra_photos(
     return decoded.pixels, kept, [(owner, _REASONS[problem]) for owner, problem in results if problem]
 
 
+def encoded_extra_photos(cells: Sequence[str], sources: Sequence[PhotoSource]) -> Iterator[tuple[int, bytes, float | None]]:
+    """(index of the cell, the file's bytes, the source's `aspect_ratio`) of the first extra photo that each cell names;
+    cells without a readable one are passed over.
+
+    Raises:
+        CatalogueError: a source is missing that is not optional.
+    """
+    with _opened(sources, []) as opened:
+        for index, cell in enumerate(cells):
+            reference, _ = _find(cell, opened)
+            data = reference.files.read(reference.name) if reference is not None else None
+            if reference is not None and data is not None:
+                yield index, data, reference.files.source.aspect_ratio
+
+
 @contextmanager
 def _opened(sources: Sequence[PhotoSource], notes: list[str]) -> Iterator[list[PhotoFiles]]:
     with ExitStack() as stack:

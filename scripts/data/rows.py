@@ -28,6 +28,7 @@ class SourceRows:
     issues: list[RowIssue] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     absent_columns: Sequence[str] = ()
+    photo_cells: Sequence[str] = ()
 
 
 def no_photos(count: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from app.engine.answers import Answerer
-from scripts.quality import (
+from scripts.evaluation.figures import (
     abstaining_share,
-    agreement_quality,
     answers,
     attribute_quality,
+    changed_quality,
     decision_quality,
     truth_indices,
 )
@@ -97,20 +97,7 @@ def test_the_abstaining_share_is_that_of_items() -> None:
     assert abstaining_share([]) == 0.0
 
 
-def test_agreement_is_measured_against_titles_of_another_kind() -> None:
-    kinds = np.array([0, 1] * 30)
-    red = [0.99 if kind else 0.01 for kind in kinds]
-    titles = [f"title {kind}" for kind in kinds]
-    found = agreement_quality(ANSWERER, outputs_of(red), titles, kinds)
-    assert found is not None
-    assert found["auroc"] == 1.0
-    assert (found["conflicts_matching"], found["conflicts_swapped"]) == (0.0, 1.0)
-    assert found["n"] >= 20
-
-
-def test_agreement_is_not_measured_with_too_few_kinds_or_without_calibration() -> None:
-    kinds = np.zeros(60, np.int64)
-    assert agreement_quality(ANSWERER, outputs_of([0.9] * 60), ["x"] * 60, kinds) is None
-    mute = Answerer(LABELS, CALIBRATION | {"agreement": None})
-    kinds = np.array([0, 1] * 30)
-    assert agreement_quality(mute, outputs_of([0.9] * 60), ["x"] * 60, kinds) is None
+def test_a_change_is_against_the_plain_figures() -> None:
+    changed = changed_quality({"colour": {"accuracy": 0.6}, "fit": {"accuracy": 0.5}}, {"colour": {"accuracy": 0.9}})
+    assert changed["colour"]["change"] == pytest.approx(-0.3)
+    assert list(changed) == ["colour"]

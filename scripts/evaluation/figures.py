@@ -1,7 +1,7 @@
 """How good a bundle's answers are, from its outputs and the truth.
 
-Owns the figures: accuracy, macro-F1, calibration error, what is accepted and how right that is, what abstains, whether
-disagreement is noticed. Refuses to know files, sources and how the outputs were made.
+Owns the figures that several protocols share: accuracy, macro-F1, calibration error, what is accepted and how right that
+is, what abstains. Refuses to know files, sources and how the outputs were made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.engine.answers import OUTPUT_OF_PATTERN, Answerer
 from app.engine.items import Classification, Pattern
 from scripts.labels import LabelColumn
 from scripts.served_model import Outputs, row
-from scripts.statistics import area_under_roc, expected_calibration_error, macro_f1
+from scripts.statistics import expected_calibration_error, macro_f1
 
 # A label that the model does not know can only be answered wrongly.
 UNSEEN_LABEL = -2
@@ -62,8 +62,23 @@ def attribute_quality(
     return result
 
 
+def changed_quality(changed: Quality, plain: Quality) -> Quality:
+    """The figures with `change`: what the accuracy gained on the plain inputs' (a share of one, mostly negative)."""
+    return {
+        name: entry | {"change": entry["accuracy"] - plain[name]["accuracy"]}
+        for name, entry in changed.items()
+        if name in plain
+    }
+
+
 def answers(
-    answerer: Answerer, outputs: Outputs, *, image: bool, text: bool, precision: float = REPORTED_PRECISION
+    answerer: Answerer,
+    outputs: Outputs,
+    *,
+    image: bool,
+    text: bool,
+    precision: float = REPORTED_PRECISION,
+    top_k: int = 1,
 ) -> list[Classification]:
     """What the service would answer for every row."""
     return [
@@ -72,7 +87,7 @@ def answers(
             image_present=image,
             text_present=text,
             attributes=answerer.attributes,
-            top_k=1,
+            top_k=top_k,
             precision=precision,
         )
         for i in range(len(outputs["fused_logits"]))
@@ -103,33 +118,6 @@ def abstaining_share(given: Sequence[Classification]) -> float:
     """Share of items whose answer is `abstain`."""
     first = [next(iter(answer.attributes.values())).decision for answer in given]
     return sum(decision == "abstain" for decision in first) / max(1, len(first))
-
-
-def agreement_quality(
-    answerer: Answerer, outputs: Outputs, titles: Sequence[str], kinds: NDArray[np.int64], seed: int = 1
-) -> Quality | None:
-    """How well `agreement` tells a photo with its own title from one with the title of a product of another kind.
-    `kinds` int64[N] is the finest category, or the first attribute."""
-    rng = np.random.default_rng(seed)
-    other = rng.permutation(len(titles))
-    different = np.flatnonzero((kinds[other] != kinds) & (kinds >= 0))
-    if len(different) < 20 or not answerer.attributes:
-        return None
-    swapped = {name: (value[other] if name.startswith("text_") else value)[different] for name, value in outputs.items()}
-    scores = []
-    flagged = []
-    for chosen in ({name: value[different] for name, value in outputs.items()}, swapped):
-        agreements = [answerer.agreement(row(chosen, i)) for i in range(len(different))]
-        scores.append(np.array([a.score for a in agreements if a is not None]))
-        flagged.append(float(np.mean([bool(a.conflicts) for a in agreements if a is not None] or [False])))
-    if not len(scores[0]):
-        return None
-    return {
-        "n": len(different),
-        "auroc": area_under_roc(scores[0], scores[1]),
-        "conflicts_matching": flagged[0],
-        "conflicts_swapped": flagged[1],
-    }
 
 
 def _number(value: float) -> float | None:
