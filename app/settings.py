@@ -130,8 +130,42 @@ class Settings(BaseSettings):
         le=1_000_000_000,
         description="Most pixels of one photo, checked before decoding. 50 megapixels are 150 MB decoded.",
     )
+    max_jpeg_scans: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most passes of a progressive JPEG, counted before decoding. Encoders write about ten; thousands, each "
+        "nearly empty, are an attack.",
+    )
+    decode_thread_bytes: int = Field(
+        64 * MIB,
+        ge=MIB,
+        le=16 * 1024 * MIB,
+        description="Memory, in bytes, that decoding one photo may take in a worker itself, told by its header; times "
+        "`ITEMLENS_DECODE_THREADS` is the most in use. What takes more is decoded in a process of its own. 64 MiB holds any "
+        "plain JPEG, a PNG of 16 megapixels and a WebP of 3.",
+    )
+    decode_process_bytes: int = Field(
+        1024 * MIB,
+        ge=64 * MIB,
+        le=64 * 1024 * MIB,
+        description="Memory, in bytes, that this process may take (one for each worker, one photo at a time); photos that need "
+        "more are refused. 1 GiB, since a WebP of 50 megapixels takes 920 MB.",
+    )
+    decode_timeout_ms: int = Field(
+        4000,
+        ge=100,
+        le=60_000,
+        description="Milliseconds that this process may take for one photo before it is killed and the photo refused. Nearly "
+        "twice what a transparent PNG of 50 megapixels takes.",
+    )
     max_text_chars: int = Field(
         2000, ge=1, le=1_000_000, description="Longest title, in characters. Shop titles stay under 300."
+    )
+    mask_personal_data: bool = Field(
+        True,
+        description="Mask e-mail addresses, phone, card and account numbers and IP addresses in titles before anything reads "
+        "them. Off only where article numbers look like them and matter.",
     )
     max_bulk_body_bytes: int = Field(
         4096 * MIB,
@@ -217,7 +251,12 @@ class Settings(BaseSettings):
             max_queue_items=self.max_queue_items,
             max_image_bytes=self.max_image_bytes,
             max_image_pixels=self.max_image_pixels,
+            max_jpeg_scans=self.max_jpeg_scans,
+            decode_thread_bytes=self.decode_thread_bytes,
+            decode_process_bytes=self.decode_process_bytes,
+            decode_timeout_ms=self.decode_timeout_ms,
             max_text_chars=self.max_text_chars,
+            mask_personal_data=self.mask_personal_data,
         )
 
     def key_digests(self) -> frozenset[bytes]:

@@ -67,7 +67,7 @@ class Engine:
 
     def __init__(self, registry: Registry, settings: EngineSettings) -> None:
         self._registry = registry
-        self._pool = DecodePool(settings.effective_decode_threads)
+        self._pool = DecodePool(settings)
         self._served = {
             loaded.bundle.name: _Served(
                 loaded,
