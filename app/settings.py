@@ -156,8 +156,8 @@ class Settings(BaseSettings):
         4000,
         ge=100,
         le=60_000,
-        description="Milliseconds that this process may take for one photo before it is killed and the photo refused. Nearly "
-        "twice what a transparent PNG of 50 megapixels takes.",
+        description="Milliseconds of processor time that this process may take for one photo before it is killed and the photo "
+        "refused. Nearly twice what a transparent PNG of 50 megapixels takes.",
     )
     max_text_chars: int = Field(
         2000, ge=1, le=1_000_000, description="Longest title, in characters. Shop titles stay under 300."

@@ -23,13 +23,13 @@ from app.engine.photo_worker import ANSWER, ERRORS, READY, REQUEST
 
 logger = structlog.get_logger(__name__)
 
-# Over the process's own limit, which ends it first; this one is for a process that is stopped or starved.
-_GRACE_S = 1.0
+# The process's own limit is one of processor time and ends it first, unless the machine is busy or it was stopped.
+_WAIT_PER_SECOND = 4.0
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 2.0
 # By its own clock; by the service or the kernel; by Python, out of memory. Whatever else ends it is a fault that a damaged
 # photo found.
-_OUT_OF_TIME_OR_MEMORY = (-14, -9, 1)
+_OUT_OF_TIME_OR_MEMORY = (-27, -9, 1)
 
 
 class PhotoProcessError(Exception):
@@ -52,7 +52,8 @@ class PhotoProcess:
     """One photo at a time; callers on other threads wait."""
 
     def __init__(self, *, timeout_s: float, memory_bytes: int, idle_s: float = 60.0) -> None:
-        """`memory_bytes`: what decoding one photo may take. `idle_s`: seconds without a photo until the process ends."""
+        """`timeout_s`: processor time for one photo; `memory_bytes`: what decoding it may take; `idle_s`: seconds without a
+        photo until the process ends."""
         self._arguments = [str(timeout_s), str(memory_bytes), str(idle_s)]
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -96,7 +97,7 @@ class PhotoProcess:
         if running is None or running.process.poll() is not None:
             self._end()
             running = self._start()
-        watch = threading.Timer(self._timeout_s + _GRACE_S, running.process.kill)
+        watch = threading.Timer(self._timeout_s * _WAIT_PER_SECOND, running.process.kill)
         watch.start()
         try:
             running.requests.write(request)

@@ -66,10 +66,13 @@ def has_request(requests: BinaryIO, idle_s: float) -> bool:
 
 
 def limit_time(seconds: float) -> None:
-    """End the process after so many seconds, 0 for never: even in the middle of a C library, and with nobody left to see
-    it."""
-    if sys.platform != "win32":  # there, the service's own watch ends it
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    """End the process after so many seconds of processor time, 0 for never: even in the middle of a C library, and with
+    nobody left to see it.
+
+    Processor time, so that a busy machine answers late and does not call a photo bad; the service's watch bounds the wait.
+    """
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def limit_resources(memory_bytes: int) -> None:

@@ -48,7 +48,8 @@ class EngineSettings:
     decode_process_bytes: int = 1024 * 1024 * 1024
     """Memory, in bytes, that this process may take, 64 MiB to 64 GiB. A WebP of 50 megapixels takes 920 MB."""
     decode_timeout_ms: int = 4_000
-    """Milliseconds that this process may take for a photo, 100 to 60,000. A PNG of 50 megapixels takes 2,200."""
+    """Milliseconds of processor time that this process may take for a photo, 100 to 60,000. A PNG of 50 megapixels takes
+    2,200."""
     mask_personal_data: bool = True
     """Whether e-mail addresses, phone, card and account numbers and IP addresses in titles are masked before anything reads
     them."""

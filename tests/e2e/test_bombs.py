@@ -101,7 +101,7 @@ def test_bombs_are_refused_at_once_and_leave_no_trace(alone: Service) -> None:
 
 
 def text_bomb() -> bytes:
-    """Ten thousand notes that unpack to a megabyte each."""
+    """Thousands of notes that unpack to a megabyte each."""
     note = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(MIB - 10), 9))
     return png(8, 8, 8, 2, bytes(200), note * 4000)
 

@@ -69,7 +69,7 @@ def test_scans_are_counted() -> None:
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [
-        # Megabytes, measured with a decoder at work on 50 megapixels (README of docs/decisions/0009).
+        # Megabytes, from what the decoder took for 50 megapixels of that kind.
         ("baseline.jpg", 3, 8),
         ("progressive.jpg", 150, 160),
         ("cmyk-progressive.jpg", 400, 410),
