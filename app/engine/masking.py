@@ -165,12 +165,9 @@ def _numbers(text: str) -> Iterator[tuple[int, int]]:
             digits += groups[last][1] - groups[last][0]
         # Digits one by one are no number's groups.
         found = _longest(text, groups[i : last + 1]) if digits >= max(_MIN_DIGITS, last - i + 2) else None
-        if found is None:
-            i += 1
-            continue
-        count, start = found
-        yield start, groups[i + count - 1][1]
-        i += count
+        if found is not None:
+            yield found[1], groups[i + found[0] - 1][1]
+        i += found[0] if found else 1
 
 
 def _longest(text: str, groups: list[tuple[int, int]]) -> tuple[int, int] | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import PREFIX, Settings, SettingsError, load_settings, settings_table
+from app.settings import PREFIX, Settings, SettingsError, load_settings
+from app.settings_reference import settings_table
 
 
 def test_every_default_works() -> None:
@@ -86,7 +87,7 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
             assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
             assert "maximum" in schema, name
             assert name.endswith(
-                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "workers", "port")
+                ("_s", "_ms", "_bytes", "_items", "_pixels", "_chars", "_values", "_threads", "_scans", "workers", "port")
             ), name
 
 
