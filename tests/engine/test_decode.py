@@ -157,8 +157,8 @@ def test_a_title_of_personal_data_alone_counts_as_absent(reader: ItemReader) -> 
     ("composed", "decomposed"), [("Caf\u00e9", "Cafe\u0301"), ("\u00c5ngstr\u00f6m", "A\u030angstro\u0308m")]
 )
 def test_composed_and_decomposed_titles_are_one(reader: ItemReader, composed: str, decomposed: str) -> None:
-    rows = [reader.read(Item(text=title), "fused", PHOTOS).values["token_ids"] for title in (composed, decomposed)]
-    assert np.array_equal(*rows)
+    first, second = (reader.read(Item(text=title), "fused", PHOTOS).values["token_ids"] for title in (composed, decomposed))
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.anyio
