@@ -26,7 +26,8 @@ from app.api_keys import ApiKeys
 from app.engine.errors import BundleError
 from app.listeners import bind_listeners
 from app.logging import configure_logging
-from app.settings import PREFIX, Settings, SettingsError, allowed, load_settings, settings_table
+from app.settings import PREFIX, Settings, SettingsError, load_settings
+from app.settings_reference import allowed, settings_table
 from app.tls import tls_context
 
 log = structlog.stdlib.get_logger("itemlens")

@@ -141,8 +141,34 @@ class Settings(EdgeSettings):
         le=1_000_000_000,
         description="Most pixels of one photo, checked before decoding. 50 megapixels are 150 MB decoded.",
     )
+    max_jpeg_scans: int = Field(
+        100, ge=1, le=10_000, description="Most passes of a progressive JPEG. Encoders write ten; thousands are an attack."
+    )
+    decode_thread_bytes: int = Field(
+        64 * MIB,
+        ge=MIB,
+        le=16 * 1024 * MIB,
+        description="Memory, in bytes, that decoding one photo may take in a worker's own thread; what needs more, by its "
+        "header, goes to a process of its own. 64 MiB holds any plain JPEG, a PNG of 16 megapixels, a WebP of 3.",
+    )
+    decode_process_bytes: int = Field(
+        1024 * MIB,
+        ge=64 * MIB,
+        le=64 * 1024 * MIB,
+        description="Memory, in bytes, that this process may take, one for each worker. A WebP of 50 megapixels takes 920 MB.",
+    )
+    decode_timeout_ms: int = Field(
+        4000,
+        ge=100,
+        le=60_000,
+        description="Milliseconds of processor time it may take for a photo. A PNG of 50 megapixels takes about 2,200.",
+    )
     max_text_chars: int = Field(
         2000, ge=1, le=1_000_000, description="Longest title, in characters. Shop titles stay under 300."
+    )
+    mask_personal_data: bool = Field(
+        True,
+        description="Mask e-mail addresses, phone, card, account and IP numbers in titles. Off: where article numbers look so.",
     )
     max_bulk_body_bytes: int = Field(
         4096 * MIB,
@@ -218,6 +244,8 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
+        from app.settings_reference import allowed  # which needs the settings themselves
+
         lines = []
         for failure in error.errors(include_url=False, include_input=False):
             name = str(failure["loc"][0])
@@ -226,29 +254,3 @@ def load_settings() -> Settings:
                 line += ". A Kubernetes Service named `itemlens` sets it too: use `enableServiceLinks: false`"
             lines.append(line)
         raise SettingsError("\n".join(lines)) from None
-
-
-def allowed(name: str) -> str:
-    """What a setting accepts, in words."""
-    schema = Settings.model_json_schema()["properties"][name]
-    choices = schema.get("enum")
-    if choices:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    least = schema.get("minimum", schema.get("exclusiveMinimum"))
-    if least is not None:
-        open_end = "more than " if "exclusiveMinimum" in schema else ""
-        return f"{open_end}{least:,} to {schema['maximum']:,}"
-    lists = {"api_keys_sha256": "hex digests, comma-separated", "cors_origins": "origins, comma-separated"}
-    kinds = {"boolean": "`true`, `false`", "array": lists.get(name, "list")}
-    return kinds.get(schema.get("type", ""), "path" if name.endswith(("_dir", "_file")) else "text")
-
-
-def settings_table() -> str:
-    """The settings as a Markdown table: variable, default, allowed values, meaning and reason."""
-    rows = ["| variable | default | allowed | what it does, and why this default |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        text = str(default).lower() if isinstance(default, bool) else str(default)
-        shown = "unset" if default in (None, ()) else f"`{text}`"
-        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {allowed(name)} | {field.description} |")
-    return "\n".join(rows) + "\n"

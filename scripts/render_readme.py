@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from app.settings import settings_table
+from app.settings_reference import settings_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INPUTS = {"both": "photo + title", "image": "photo only", "text": "title only"}

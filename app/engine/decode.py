@@ -25,8 +25,9 @@ from app.engine.errors import (
     ItemFailedError,
     TextTooLongError,
 )
-from app.engine.images import decode_photo
 from app.engine.items import EmbeddingModality, Item, Modality
+from app.engine.masking import mask_personal_data
+from app.engine.photo_decoder import PhotoDecoder
 from app.engine.runtimes.base import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemRow, Submission
@@ -59,13 +60,13 @@ class ItemReader:
         image: tuple[Modality, ...] = ("image",) if self.reads_image else ()
         return image if self.tokenizer is None else (*image, "text")
 
-    def read(self, item: Item, modality: EmbeddingModality) -> ItemRow:
+    def read(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder) -> ItemRow:
         """The row of one item; `fused` reads all that is there, `image` and `text` that input alone. CPU-bound.
 
-        A title with nothing left after cleaning counts as absent. What the model has no branch for is ignored where
-        there is something else to read.
+        A title with nothing left after masking and cleaning counts as absent. What the model has no branch for is ignored
+        where there is something else to read.
 
-        Raises EmptyItemError, InputNotSupportedError, TextTooLongError or what `decode_photo` raises.
+        Raises EmptyItemError, InputNotSupportedError, TextTooLongError or what `PhotoDecoder.decode` raises.
         """
         if item.image is not None and len(item.image) > self.settings.max_image_bytes:
             raise ImageTooLargeError(
@@ -81,7 +82,8 @@ class ItemReader:
         image = item.image if self.reads_image and modality != "text" else None
         tokens = None
         if has_title and self.tokenizer is not None and modality != "image":
-            tokens = self.tokenizer.encode(item.text or "")
+            title = item.text or ""
+            tokens = self.tokenizer.encode(mask_personal_data(title) if self.settings.mask_personal_data else title)
             if not tokens.any():
                 tokens = None
                 if item.image is None:
@@ -91,12 +93,7 @@ class ItemReader:
         values = dict(self.blank)
         inputs: tuple[Modality, ...] = ()
         if image is not None:
-            values["image"] = decode_photo(
-                image,
-                height=self.spec.image_height,
-                width=self.spec.image_width,
-                max_pixels=self.settings.max_image_pixels,
-            )
+            values["image"] = photos.decode(image, height=self.spec.image_height, width=self.spec.image_width)
             values["image_present"] = _PRESENT
             inputs += ("image",)
         if tokens is not None:
@@ -104,6 +101,12 @@ class ItemReader:
             values["text_present"] = _PRESENT
             inputs += ("text",)
         return ItemRow(values, inputs)
+
+    def takes_long(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder) -> bool:
+        """Whether reading this item would wait for the process that decodes large photos."""
+        if item.image is None or not self.reads_image or modality == "text":
+            return False
+        return photos.takes_long(item.image, height=self.spec.image_height, width=self.spec.image_width)
 
     def _nothing_to_read(self, modality: EmbeddingModality) -> InputNotSupportedError:
         if modality == "fused":
@@ -121,8 +124,11 @@ _PRESENT = np.array(True)
 class DecodePool:
     """Threads that read items and hand them to a batcher. What may wait here is bounded by the batchers' admission."""
 
-    def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    def __init__(self, settings: EngineSettings) -> None:
+        self._photos = PhotoDecoder(settings)
+        self._executor = ThreadPoolExecutor(settings.effective_decode_threads, thread_name_prefix="decode")
+        # Large photos wait for their process on a thread of their own, and nothing else waits behind them.
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
 
     def start(
         self,
@@ -141,7 +147,7 @@ class DecodePool:
                 return
             started = time.perf_counter()
             try:
-                row = reader.read(items[index], modality)
+                row = reader.read(items[index], modality, self._photos)
             except ItemError as error:
                 batcher.fail(submission, index, error)
                 return
@@ -155,6 +161,12 @@ class DecodePool:
                 submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
             batcher.put(submission, index, row)
 
+        def settle_photo(index: int) -> None:
+            if reader.takes_long(items[index], modality, self._photos):
+                self._large.submit(settle, index)
+            else:
+                settle(index)
+
         def settle_all(indices: Sequence[int]) -> None:
             for index in indices:
                 settle(index)
@@ -162,7 +174,7 @@ class DecodePool:
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
         titles = [index for index, item in enumerate(items) if item.image is None]
         tasks: list[tuple[Callable[..., None], Any]] = [
-            (settle, index) for index, item in enumerate(items) if item.image is not None
+            (settle_photo, index) for index, item in enumerate(items) if item.image is not None
         ]
         if titles:
             tasks.append((settle_all, titles))
@@ -172,3 +184,5 @@ class DecodePool:
     def close(self) -> None:
         """Wait for the threads to end. Every submission must have been settled or abandoned before."""
         self._executor.shutdown(wait=True)
+        self._large.shutdown(wait=True)
+        self._photos.close()

@@ -75,7 +75,7 @@ class Engine:
     def __init__(self, settings: EngineSettings, generation: Generation) -> None:
         self._settings = settings
         self._registry = Registry(settings, generation)
-        self._pool = DecodePool(settings.effective_decode_threads)
+        self._pool = DecodePool(settings)
         self._watch: ModelWatch | None = None
         self._companion: asyncio.Task[None] | None = None
         self._closed = False

@@ -1,12 +1,13 @@
 """Photo bytes to the fixed-size array the network reads; the one path for training and serving.
 
 Owns decoding, orientation, colour and geometry of photos. Refuses to know batches, models and HTTP. Bump
-`IMAGE_PREPROCESSING_VERSION` whenever the pixels of any photo would change: bundles name the version they were trained
-with and a service with another one refuses them.
+`IMAGE_PREPROCESSING_VERSION` whenever the pixels of any photo would change by more than the replay of golden photos allows:
+bundles name the version they were trained with and a service with another one refuses them.
 """
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.engine.errors import ImageTooLargeError, UndecodableImageError, UnsupportedImageTypeError
+from app.engine.photo_header import is_photo, is_thin
 
 IMAGE_PREPROCESSING_VERSION = 1
 
@@ -22,6 +24,11 @@ ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP")
 
 # Our own cap is checked on the header before any pixel is decoded; Pillow's would warn at another number.
 Image.MAX_IMAGE_PIXELS = None
+# Broken metadata is no news to anybody. Each new wording would also stay in memory for good: they hold numbers from the file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+# Anything but plain RGB is converted and narrowed in strips of this many pixels, so that a large picture is held once.
+_STRIP_PIXELS = 1 << 20
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
@@ -48,13 +55,14 @@ def decode_photo(data: bytes, *, height: int, width: int, max_pixels: int) -> ND
     """
     try:
         image = Image.open(BytesIO(data), formats=ALLOWED_FORMATS)
+    except MemoryError:
+        raise takes_too_much() from None
     except Exception as error:  # Pillow's parsers raise far more than OSError on hostile files
-        if _looks_allowed(data):
-            raise UndecodableImageError("The photo is damaged and cannot be decoded.", field="image") from error
-        raise UnsupportedImageTypeError("The photo is not a JPEG, PNG or WebP file.", field="image") from error
+        if is_photo(data):
+            raise is_damaged() from error
+        raise is_no_photo() from error
     with image:
-        if image.width * image.height > max_pixels:
-            raise ImageTooLargeError(f"The photo has more than {max_pixels} pixels; send a smaller one.", field="image")
+        check_pixels(image.width * image.height, max_pixels)
         try:
             orientation = _orientation(image)
             # The JPEG decoder scales by 1/2, 1/4, 1/8 almost for free. At least twice the fitted size keeps the mean difference
@@ -63,8 +71,31 @@ def decode_photo(data: bytes, *, height: int, width: int, max_pixels: int) -> ND
             image.draft("RGB", (2 * fitted_width, 2 * fitted_height))
             image.load()
             return fit_photo(image, height=height, width=width, orientation=orientation)
+        except MemoryError:
+            raise takes_too_much() from None
         except Exception as error:
-            raise UndecodableImageError("The photo is damaged and cannot be decoded.", field="image") from error
+            raise is_damaged() from error
+
+
+def check_pixels(pixels: int, max_pixels: int) -> None:
+    """Raises ImageTooLargeError."""
+    if pixels > max_pixels:
+        raise ImageTooLargeError(f"The photo has more than {max_pixels} pixels; send a smaller one.", field="image")
+
+
+def is_no_photo() -> UnsupportedImageTypeError:
+    return UnsupportedImageTypeError("The photo is not a JPEG, PNG or WebP file.", field="image")
+
+
+def is_damaged() -> UndecodableImageError:
+    return UndecodableImageError("The photo is damaged and cannot be decoded.", field="image")
+
+
+def takes_too_much() -> ImageTooLargeError:
+    return ImageTooLargeError(
+        "The photo takes more time or memory to decode than the service gives; send a smaller one, or a plain JPEG.",
+        field="image",
+    )
 
 
 def fit_photo(image: Image.Image, *, height: int, width: int, orientation: int = 1) -> NDArray[np.uint8]:
@@ -75,9 +106,12 @@ def fit_photo(image: Image.Image, *, height: int, width: int, orientation: int =
 
     `orientation` is the EXIF value, 1 to 8. Raises whatever Pillow raises on damaged pixel data.
     """
-    image = _to_rgb(image)
     size = _fitted_size(image.size, height=height, width=width, orientation=orientation)
     fitted = size if orientation < 5 else (size[1], size[0])
+    if image.width * image.height <= _STRIP_PIXELS:
+        image = _to_rgb(image)
+    else:
+        image = _to_narrow_rgb(image, image.width if is_thin(*image.size) else size[0])
     if image.size != size:
         # Scaling first and turning afterwards turns few pixels instead of many.
         image = image.resize(size, Image.Resampling.BICUBIC)
@@ -101,10 +135,6 @@ def _fitted_size(size: tuple[int, int], *, height: int, width: int, orientation:
     return fitted if orientation < 5 else (fitted[1], fitted[0])
 
 
-def _looks_allowed(data: bytes) -> bool:
-    return data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n" or data[:4] + data[8:12] == b"RIFFWEBP"
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -124,6 +154,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_narrow_rgb(image: Image.Image, width: int) -> Image.Image:
+    """`_to_rgb`, scaled to `width` and full height; what a resize makes on its way, to the bit, without a second full copy."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    narrow = Image.new("RGB", (width, image.height))
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = _to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))))
+        narrow.paste(strip.resize((width, strip.height), Image.Resampling.BICUBIC), (0, top))
+    return narrow
 
 
 def _border_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -36,7 +36,7 @@ class EngineSettings:
     """Threads inside one runtime call, 0 to 256. 0: as many as CPUs this process may use."""
     decode_threads: int = 0
     """Photos decoded at the same time, 0 to 256. 0: as many as CPUs this process may use. Bounds the memory of decoded
-    photos too: at most this many, each up to `max_image_pixels` x 3 bytes."""
+    photos too: at most this many, each up to `decode_thread_bytes`, and one up to `decode_process_bytes`."""
     max_batch_items: int = 32
     """Items in one runtime call, 1 to 1024. A cap only: the size that pays on this machine is measured at warm-up."""
     max_queue_items: int = 512
@@ -46,6 +46,19 @@ class EngineSettings:
     """Bytes of one encoded photo, 1 KiB to 1 GiB. The largest camera JPEGs are about 15 MB."""
     max_image_pixels: int = 50_000_000
     """Pixels of one photo, 1,024 to 1,000,000,000, checked before any is decoded. 50 megapixels is 150 MB decoded."""
+    max_jpeg_scans: int = 100
+    """Passes of one JPEG, 1 to 10,000. Encoders write about ten; thousands, each nearly empty, are an attack."""
+    decode_thread_bytes: int = 64 * 1024 * 1024
+    """Memory, in bytes, that decoding a photo may take in a thread, 1 MiB to 16 GiB. What takes more is decoded in a process
+    of its own. 64 MiB holds any plain JPEG, a PNG of 16 megapixels and a WebP of 3."""
+    decode_process_bytes: int = 1024 * 1024 * 1024
+    """Memory, in bytes, that this process may take, 64 MiB to 64 GiB. A WebP of 50 megapixels takes 920 MB."""
+    decode_timeout_ms: int = 4_000
+    """Milliseconds of processor time that this process may take for a photo, 100 to 60,000. A PNG of 50 megapixels takes
+    2,200."""
+    mask_personal_data: bool = True
+    """Whether e-mail addresses, phone, card and account numbers and IP addresses in titles are masked before anything reads
+    them."""
     max_text_chars: int = 1_000
     """Characters of one title. Marketplaces allow 80 to 250."""
 
@@ -58,6 +71,10 @@ class EngineSettings:
         _check("max_queue_items", self.max_queue_items, 1, 100_000)
         _check("max_image_bytes", self.max_image_bytes, 1024, 1024 * 1024 * 1024)
         _check("max_image_pixels", self.max_image_pixels, 1024, 1_000_000_000)
+        _check("max_jpeg_scans", self.max_jpeg_scans, 1, 10_000)
+        _check("decode_thread_bytes", self.decode_thread_bytes, 1024 * 1024, 16 * 1024**3)
+        _check("decode_process_bytes", self.decode_process_bytes, 64 * 1024 * 1024, 64 * 1024**3)
+        _check("decode_timeout_ms", self.decode_timeout_ms, 100, 60_000)
         _check("max_text_chars", self.max_text_chars, 1, 1_000_000)
 
     @property

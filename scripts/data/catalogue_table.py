@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.masking import mask_personal_data
 from scripts.config import CatalogueConfig, PhotoSource, RunConfig
 from scripts.data.errors import CatalogueError
 from scripts.data.report import RowIssue
@@ -137,7 +138,8 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     columns = table.columns
     empty = [""] * len(table.lines)
-    titles = columns.get(catalogue.text_column or "", empty)
+    # As in the service: what the model sees in training is what it will see.
+    titles = [mask_personal_data(title).strip() for title in columns.get(catalogue.text_column or "", empty)]
     splits = columns.get(catalogue.split_column or "")
     ids = columns.get(catalogue.id_column or "id", empty)
     cells = columns.get(catalogue.image_column or "", empty)

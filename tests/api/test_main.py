@@ -16,7 +16,8 @@ import pytest
 
 from app.__main__ import main
 from app.engine.errors import BundleError
-from app.settings import Settings, settings_table
+from app.settings import Settings
+from app.settings_reference import settings_table
 from tests.conftest import FakeEngine
 
 _SERVE = """

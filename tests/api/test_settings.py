@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import PREFIX, Settings, SettingsError, load_settings, settings_table
+from app.settings import PREFIX, Settings, SettingsError, load_settings
+from app.settings_reference import settings_table
 
 
 def test_every_default_works() -> None:
@@ -95,6 +96,7 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
                     "_chars",
                     "_values",
                     "_threads",
+                    "_scans",
                     "_headers",
                     "_connections",
                     "_per_key",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import random
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -15,6 +18,7 @@ from PIL import Image
 
 from app.errors import PROBLEMS
 from tests.e2e.service import Service
+from tests.engine.photo_corpus import hostile_photos, mutations, valid_photos
 from tests.tiny_bundle import TITLES, jpeg
 
 JSON = {"Content-Type": "application/json"}
@@ -157,6 +161,50 @@ def test_damaged_photos(service: Service, image_format: str) -> None:
     results = service.post("/v1/classify", {"items": items}).json()["results"]
     assert len(results) == len(items)
     assert results[0]["attributes"] == results[-1]["attributes"]
+
+
+def test_hostile_photos(service: Service) -> None:
+    """Hundreds of files that lie or are damaged, in both ways that a photo is sent: each answered in kind."""
+    photos = [*hostile_photos(), *((f"mutation {n}", photo) for n, photo in enumerate(mutations(200, seed=7)))]
+    for start in range(0, len(photos), 32):
+        batch = photos[start : start + 32]
+        items = [{"id": str(n), "image": base64.b64encode(photo).decode()} for n, (_, photo) in enumerate(batch)]
+        response = service.post("/v1/classify", {"items": items, "top_k": 1})
+        assert response.status_code == 200, response.text
+        for (name, _), result in zip(batch, response.json()["results"], strict=True):
+            assert result["status"] == "ok" or result["error"]["status"] in (413, 415, 422), (name, result)
+    for name, photo in photos[::4]:
+        response = service.client.post("/v1/embed", files={"image": photo})
+        assert is_in_kind(response), (name, response.text)
+
+
+def test_every_odd_but_valid_photo_is_answered(service: Service) -> None:
+    photos = valid_photos()
+    for start in range(0, len(photos), 32):
+        names = list(photos)[start : start + 32]
+        items = [{"image": base64.b64encode(photos[name]).decode()} for name in names]
+        results = service.post("/v1/embed", {"items": items}).json()["results"]
+        for name, result in zip(names, results, strict=True):
+            assert result["status"] == "ok", (name, result)
+            assert all(math.isfinite(value) for value in result["embedding"]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["form", "json"])
+def test_twenty_thousand_damaged_photos(service: Service, way: str) -> None:
+    codes: Counter[str] = Counter()
+    slowest_s = 0.0
+    for photo in mutations(20_000, seed=9):
+        started = time.monotonic()
+        if way == "form":
+            response = service.client.post("/v1/classify", files={"image": photo})
+        else:
+            response = service.post("/v1/classify", {"items": [{"image": base64.b64encode(photo).decode()}]})
+        slowest_s = max(slowest_s, time.monotonic() - started)
+        assert is_in_kind(response), response.text
+        codes["ok" if response.status_code == 200 else response.json()["code"]] += 1
+    print(f"\n20,000 damaged photos by {way}: {dict(codes)}, slowest {1000 * slowest_s:.0f} ms")  # noqa: T201
+    assert slowest_s < 5
 
 
 def other_files() -> Iterator[tuple[str, bytes]]:

@@ -1,8 +1,11 @@
 import asyncio
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.engine.batch_plan import plan_batches
 from app.engine.batcher import Batcher
@@ -18,13 +21,19 @@ from app.engine.errors import (
     UndecodableImageError,
 )
 from app.engine.items import EmbeddingModality, Item
+from app.engine.photo_decoder import PhotoDecoder
+from app.engine.runtimes.base import Arrays
 from app.engine.settings import EngineSettings
+from app.engine.submission import ItemOutputs
 from app.engine.text import TitleTokenizer
 from tests.engine.conftest import DoublingRuntime
+from tests.engine.photo_corpus import many_scans
 from tests.tiny_bundle import HEIGHT, MAX_TOKENS, WIDTH, jpeg
 
 SETTINGS = EngineSettings(max_image_bytes=4096, max_image_pixels=5000, max_text_chars=20)
 PHOTO = jpeg(1)
+PHOTOS = PhotoDecoder(SETTINGS)
+"""Starts no process: every photo here is small."""
 
 
 def reader_of(models_dir: Path, name: str) -> ItemReader:
@@ -51,7 +60,7 @@ def title_reader(reader: ItemReader) -> ItemReader:
 
 
 def test_an_item_with_both_gives_both(reader: ItemReader) -> None:
-    row = reader.read(Item(PHOTO, "Grey shirt"), "fused")
+    row = reader.read(Item(PHOTO, "Grey shirt"), "fused", PHOTOS)
     assert row.inputs == ("image", "text")
     assert row.values["image"].shape == (HEIGHT, WIDTH, 3)
     assert row.values["image"].any()
@@ -61,7 +70,7 @@ def test_an_item_with_both_gives_both(reader: ItemReader) -> None:
 
 
 def test_what_is_absent_is_zero_and_flagged(reader: ItemReader) -> None:
-    photo, title = reader.read(Item(PHOTO), "fused"), reader.read(Item(text="shirt"), "fused")
+    photo, title = reader.read(Item(PHOTO), "fused", PHOTOS), reader.read(Item(text="shirt"), "fused", PHOTOS)
     assert (photo.inputs, title.inputs) == (("image",), ("text",))
     assert not photo.values["text_present"]
     assert not photo.values["token_ids"].any()
@@ -70,20 +79,20 @@ def test_what_is_absent_is_zero_and_flagged(reader: ItemReader) -> None:
 
 
 def test_reading_one_item_leaves_the_next_one_blank(reader: ItemReader) -> None:
-    reader.read(Item(PHOTO, "shirt"), "fused")
-    assert not np.any(reader.read(Item(text="shirt"), "fused").values["image"])
+    reader.read(Item(PHOTO, "shirt"), "fused", PHOTOS)
+    assert not np.any(reader.read(Item(text="shirt"), "fused", PHOTOS).values["image"])
 
 
 @pytest.mark.parametrize("text", ["", "  \t\n", "\u200b\u200e", "\x00\x07"])
 def test_a_title_without_readable_characters_counts_as_absent(reader: ItemReader, text: str) -> None:
-    assert reader.read(Item(PHOTO, text), "fused").inputs == ("image",)
+    assert reader.read(Item(PHOTO, text), "fused", PHOTOS).inputs == ("image",)
     with pytest.raises(EmptyItemError):
-        reader.read(Item(None, text), "fused")
+        reader.read(Item(None, text), "fused", PHOTOS)
 
 
 def test_an_item_with_nothing_is_refused(reader: ItemReader) -> None:
     with pytest.raises(EmptyItemError):
-        reader.read(Item(), "fused")
+        reader.read(Item(), "fused", PHOTOS)
 
 
 @pytest.mark.parametrize(
@@ -97,37 +106,59 @@ def test_an_item_with_nothing_is_refused(reader: ItemReader) -> None:
 )
 def test_limits_name_the_field_and_not_the_content(reader: ItemReader, item: Item, error: type[ItemError], field: str) -> None:
     with pytest.raises(error) as refused:
-        reader.read(item, "fused")
+        reader.read(item, "fused", PHOTOS)
     assert refused.value.field == field
     assert "xxx" not in refused.value.detail
 
 
 def test_a_model_ignores_what_it_has_no_branch_for(photo_reader: ItemReader, title_reader: ItemReader) -> None:
-    assert photo_reader.read(Item(PHOTO, "shirt"), "fused").inputs == ("image",)
-    assert title_reader.read(Item(b"no photo at all", "shirt"), "fused").inputs == ("text",)
+    assert photo_reader.read(Item(PHOTO, "shirt"), "fused", PHOTOS).inputs == ("image",)
+    assert title_reader.read(Item(b"no photo at all", "shirt"), "fused", PHOTOS).inputs == ("text",)
 
 
 def test_an_item_of_only_the_wrong_kind_is_not_supported(photo_reader: ItemReader, title_reader: ItemReader) -> None:
     with pytest.raises(InputNotSupportedError, match="photos only"):
-        photo_reader.read(Item(text="shirt"), "fused")
+        photo_reader.read(Item(text="shirt"), "fused", PHOTOS)
     with pytest.raises(InputNotSupportedError, match="titles only"):
-        title_reader.read(Item(PHOTO), "fused")
+        title_reader.read(Item(PHOTO), "fused", PHOTOS)
 
 
 def test_one_modality_reads_that_input_alone(reader: ItemReader) -> None:
-    assert reader.read(Item(PHOTO, "shirt"), "image").inputs == ("image",)
-    assert reader.read(Item(b"not read", "shirt"), "text").inputs == ("text",)
+    assert reader.read(Item(PHOTO, "shirt"), "image", PHOTOS).inputs == ("image",)
+    assert reader.read(Item(b"not read", "shirt"), "text", PHOTOS).inputs == ("text",)
 
 
 @pytest.mark.parametrize(("item", "modality"), [(Item(text="shirt"), "image"), (Item(PHOTO), "text")])
 def test_a_modality_needs_its_input(reader: ItemReader, item: Item, modality: EmbeddingModality) -> None:
     with pytest.raises(InputNotSupportedError, match=f"embedding of the {modality} needs"):
-        reader.read(item, modality)
+        reader.read(item, modality, PHOTOS)
 
 
 def test_a_modality_needs_its_branch(photo_reader: ItemReader) -> None:
     with pytest.raises(InputNotSupportedError, match="no text input"):
-        photo_reader.read(Item(PHOTO, "shirt"), "text")
+        photo_reader.read(Item(PHOTO, "shirt"), "text", PHOTOS)
+
+
+def test_personal_data_in_a_title_is_masked_before_it_is_read(reader: ItemReader) -> None:
+    plain = reader.read(Item(text="Grey shirt"), "fused", PHOTOS).values["token_ids"]
+    for title in ("Grey a@b.org shirt", "Grey shirt ::1", "192.168.0.1 Grey shirt"):
+        assert np.array_equal(reader.read(Item(text=title), "fused", PHOTOS).values["token_ids"], plain), title
+    unmasked = replace(reader, settings=replace(SETTINGS, mask_personal_data=False))
+    assert not np.array_equal(unmasked.read(Item(text="Grey a@b.org shirt"), "fused", PHOTOS).values["token_ids"], plain)
+
+
+def test_a_title_of_personal_data_alone_counts_as_absent(reader: ItemReader) -> None:
+    assert reader.read(Item(PHOTO, "jane@example.com"), "fused", PHOTOS).inputs == ("image",)
+    with pytest.raises(EmptyItemError):
+        reader.read(Item(text="jane@example.com"), "fused", PHOTOS)
+
+
+@pytest.mark.parametrize(
+    ("composed", "decomposed"), [("Caf\u00e9", "Cafe\u0301"), ("\u00c5ngstr\u00f6m", "A\u030angstro\u0308m")]
+)
+def test_composed_and_decomposed_titles_are_one(reader: ItemReader, composed: str, decomposed: str) -> None:
+    first, second = (reader.read(Item(text=title), "fused", PHOTOS).values["token_ids"] for title in (composed, decomposed))
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.anyio
@@ -137,8 +168,8 @@ async def test_a_defect_in_reading_fails_that_item_alone(
     def break_down(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("app.engine.decode.decode_photo", break_down)
-    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="defect", max_queue_items=4), DecodePool(1)
+    monkeypatch.setattr("app.engine.photo_decoder.decode_photo", break_down)
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="defect", max_queue_items=4), DecodePool(SETTINGS)
     submission = batcher.admit(2, timeout_s=None)
     pool.start(reader, batcher, submission, [Item(PHOTO), Item()], modality="fused")
     broken, empty = await asyncio.wait_for(submission.wait(), 5)
@@ -153,8 +184,8 @@ async def test_photos_of_a_caller_that_has_gone_are_not_decoded(
     reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[object] = []
-    monkeypatch.setattr("app.engine.decode.decode_photo", lambda data, **limits: decoded.append(data))
-    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="gone", max_queue_items=8), DecodePool(1)
+    monkeypatch.setattr("app.engine.photo_decoder.decode_photo", lambda data, **limits: decoded.append(data))
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="gone", max_queue_items=8), DecodePool(SETTINGS)
     submission = batcher.admit(4, timeout_s=None)
     submission.abandoned = "cancelled"
     pool.start(reader, batcher, submission, [Item(PHOTO)] * 4, modality="fused")
@@ -162,3 +193,55 @@ async def test_photos_of_a_caller_that_has_gone_are_not_decoded(
     assert decoded == []
     assert batcher.pending_items == 0
     await batcher.close(grace_s=1.0)
+
+
+@pytest.mark.anyio
+async def test_ordinary_photos_do_not_wait_for_large_ones(
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+
+    def wait(*args: object, **kwargs: object) -> object:
+        may_end.wait(5)
+        raise UndecodableImageError("The photo is damaged.", field="image")
+
+    monkeypatch.setattr("app.engine.photo_decoder.PhotoProcess.decode_photo", wait)
+    large = Item(many_scans(30, 8, 8), "shirt")
+    batcher = Batcher(doubling, plan_batches({1: 0.001}), model="large", max_queue_items=16)
+    pool = DecodePool(EngineSettings(decode_threads=1))
+    held = batcher.admit(4, timeout_s=None)
+    pool.start(reader, batcher, held, [large] * 4, modality="fused")
+    quick = batcher.admit(2, timeout_s=None)
+    pool.start(reader, batcher, quick, [Item(PHOTO), large], modality="text")
+    still = batcher.admit(1, timeout_s=None)
+    pool.start(reader, batcher, still, [Item(PHOTO)], modality="fused")
+    await asyncio.wait_for(quick.wait(), 4)
+    await asyncio.wait_for(still.wait(), 4)
+    assert held.unsettled == 4
+    may_end.set()
+    assert all(isinstance(outcome, UndecodableImageError) for outcome in await asyncio.wait_for(held.wait(), 5))
+    await batcher.close(grace_s=1.0)
+    pool.close()
+
+
+class MeanRuntime(DoublingRuntime):
+    """Answers each photo with its mean."""
+
+    def run(self, batch: Arrays) -> dict[str, NDArray[np.float32]]:
+        return {"mean": batch["image"].mean(axis=(1, 2, 3), dtype=np.float32)}
+
+
+@pytest.mark.anyio
+async def test_a_large_photo_is_answered_and_its_process_ends_with_the_pool(reader: ItemReader) -> None:
+    batcher = Batcher(MeanRuntime(), plan_batches({1: 0.001}), model="answered", max_queue_items=16)
+    pool = DecodePool(EngineSettings())
+    submission = batcher.admit(2, timeout_s=None)
+    pool.start(reader, batcher, submission, [Item(many_scans(30, 8, 8)), Item(many_scans(200, 8, 8))], modality="fused")
+    answered, refused = await asyncio.wait_for(submission.wait(), 30)
+    assert isinstance(answered, ItemOutputs)
+    assert answered.batch.values["mean"][answered.position] > 0
+    assert isinstance(refused, ImageTooLargeError)
+    assert submission.timing.decode_ms > 0
+    await batcher.close(grace_s=1.0)
+    pool.close()
+    assert pool._photos._process.pid is None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,7 +193,45 @@ def test_a_jpeg_with_several_pictures_shows_its_first() -> None:
     assert mean_difference(decode(several), decode(encode(photo(), "JPEG", quality=95))) < 0.5
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("size", [(700, 900), (6000, 4), (3, 5000)])
+def test_large_photos_are_narrowed_in_strips_to_the_same_pixels(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = photo(*size)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    elif mode == "P":
+        image = image.quantize(32)
+        image.info["transparency"] = 3
+    else:
+        image = image.convert(mode)
+        if mode.endswith("A"):
+            image.putalpha(photo(*size).convert("L"))
+    for orientation in (1, 6):
+        monkeypatch.setattr("app.engine.images._STRIP_PIXELS", 1 << 30)
+        whole = fit_photo(image, height=HEIGHT, width=WIDTH, orientation=orientation)
+        monkeypatch.setattr("app.engine.images._STRIP_PIXELS", 10_000)
+        assert np.array_equal(fit_photo(image, height=HEIGHT, width=WIDTH, orientation=orientation), whole)
+
+
 # ---- metadata
+
+
+def test_broken_metadata_is_neither_reported_nor_remembered() -> None:
+    """Each new wording of a warning would be a line on standard error, with numbers from the file, and stay in memory."""
+    program = """
+import PIL.TiffImagePlugin
+from app.engine.images import decode_photo
+from tests.engine.photo_corpus import hostile_photos
+wide = dict(hostile_photos())["wide-exif.jpg"]
+assert decode_photo(wide, height=8, width=8, max_pixels=100).shape == (8, 8, 3)
+remembered = getattr(PIL.TiffImagePlugin, "__warningregistry__", {})
+assert remembered.keys() <= {"version"}, len(remembered)
+"""
+    root = Path(__file__).parent.parent.parent
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_metadata_never_matters() -> None:

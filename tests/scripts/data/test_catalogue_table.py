@@ -27,6 +27,13 @@ def test_csv_with_a_folder_gives_every_row_its_own_photo(tmp_path: Path) -> None
     assert catalogue.row_ids == [str(row[0]) for row in ROWS]
 
 
+def test_personal_data_in_titles_is_masked_as_the_service_masks_it(tmp_path: Path) -> None:
+    rows = [*ROWS[:-2], [19, "Shirts", "Shirt of jane@example.com"], [20, "Shoes", "+91 98765 43210"]]
+    photos = write_photos(tmp_path / "images", SHADES)
+    catalogue = load(table_config(write_csv(tmp_path / "items.csv", rows), photos), tmp_path)
+    assert [title for title in catalogue.titles if "Product" not in title] == ["Shirt of", ""]
+
+
 @pytest.mark.parametrize("inside", ["", "images/", "set/images/"])
 def test_csv_with_a_zip_needs_no_particular_folder_inside(tmp_path: Path, inside: str) -> None:
     files = {f"{inside}{i}.jpg": photo_bytes(10 * i, kind="JPEG") for i in range(1, 21)}
