@@ -27,7 +27,8 @@ from pathlib import Path
 
 from scripts.benchmark.contenders import CONTENDERS, PEERS, PLAIN, ROOT, SERVICE
 from scripts.benchmark.figures import Points, judged_figures
-from scripts.benchmark.measuring import Plan, Run
+from scripts.benchmark.measuring import Run
+from scripts.benchmark.outcome import Plan
 from scripts.benchmark.server import ServerError
 
 _MEASURED, _WRONG, _NOT_MEASURED, _INTERRUPTED = 0, 1, 2, 130
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"written to {arguments.out}")
     failures = sum(point.failures for point in points.all if point.contender == SERVICE)
     wrong = outcome.labels.get(SERVICE, outcome.expected_label) != outcome.expected_label
-    return _WRONG if failures or wrong else _MEASURED
+    return _WRONG if failures or wrong or SERVICE in outcome.left_out else _MEASURED
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

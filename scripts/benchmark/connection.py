@@ -105,7 +105,7 @@ def parse_answer(received: bytes | bytearray) -> Answer | None:
 
 def _unchunked(data: bytes) -> bytes | None:
     """The body of a chunked answer, or None while its last chunk is missing."""
-    parts = []
+    parts: list[bytes] = []
     at = 0
     while True:
         line_end = data.find(b"\r\n", at)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.engine.settings import usable_cpus
 from scripts.benchmark import samples
 from scripts.benchmark.ceiling import Ceiling, CeilingRun
-from scripts.benchmark.connection import ConnectionLostError
 from scripts.benchmark.contenders import (
     ATTRIBUTE,
     CONTENDERS,
@@ -26,53 +24,17 @@ from scripts.benchmark.contenders import (
     SERVICE_CONTENDER,
     Contender,
     Surroundings,
-    Tuning,
     label_of,
 )
-from scripts.benchmark.environments import InstallError, ensure_environment, installed_version
 from scripts.benchmark.figures import CEILING, Extras, Point
 from scripts.benchmark.load import Load, ask_once, closed_loop, open_loop, percentile
+from scripts.benchmark.outcome import Outcome, Plan
 from scripts.benchmark.processes import cpu_seconds, process_tree, proportional_mib, resident_mib
 from scripts.benchmark.samples import Request
 from scripts.benchmark.server import Server, ServerError
+from scripts.benchmark.tuning import FAULTS, in_words, prepare, started
 
 Say = Callable[[str], None]
-_FAULTS = (ServerError, ConnectionLostError, OSError, TimeoutError)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured."""
-
-    contenders: Sequence[str]
-    seconds: float
-    rounds: int
-    sweep_seconds: float
-    concurrencies: Sequence[int] = (1, 8, 32, 64)
-    tunes: bool = True
-    open_loop_seconds: float = 10.0
-    starts: int = 5
-    requests_per_worker: int = 10_000
-    growth_rounds: int = 2
-
-
-@dataclass
-class Outcome:
-    """Everything that a run found."""
-
-    points: list[Point] = field(default_factory=list)
-    sweeps: list[dict[str, Any]] = field(default_factory=list)
-    chosen: dict[str, Tuning] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Contender by reason."""
-    labels: dict[str, str | None] = field(default_factory=dict)
-    """What each said of the first sample."""
-    expected_label: str = ""
-    memory_mib: dict[str, float] = field(default_factory=dict)
-    """MiB of all processes of a contender after the rounds, shared pages counted once (PSS)."""
-    extras: Extras = field(default_factory=Extras)
-    cores: int = 1
 
 
 @dataclass
@@ -102,10 +64,7 @@ class Run:
             self._around = Surroundings(self._bundle, Path(folder), self._out)
             wanted = [CONTENDERS[name] for name in self.plan.contenders]
             for contender in wanted:
-                self._install(contender)
-            for contender in wanted:
-                if contender.name not in self.outcome.left_out:
-                    self._tune(contender)
+                prepare(contender, self._around, self.plan, self.drawn, self.outcome, self.say)
             with ExitStack() as stack:
                 self._take_turns([c for c in wanted if c.name not in self.outcome.left_out], stack)
             if SERVICE in self._running:
@@ -133,85 +92,31 @@ class Run:
 
     # --- before the rounds -----------------------------------------------------------------------------------------
 
-    def _install(self, contender: Contender) -> None:
-        if not contender.packages:
-            return
-        self.say(f"{contender.name}: preparing its environment")
-        try:
-            ensure_environment(contender, self._out)
-        except InstallError as error:
-            self._leave_out(contender, f"cannot be installed: {error}")
-        else:
-            self.outcome.versions[contender.name] = installed_version(contender, self._out)
-
-    def _tune(self, contender: Contender) -> None:
-        """Try every tuning alone at the largest concurrency; the fastest without failures is kept."""
-        tunings = contender.sweep if self.plan.tunes else contender.sweep[:1]
-        if len(tunings) == 1:
-            self.outcome.chosen[contender.name] = tunings[0]
-            return
-        best_rate = 0.0
-        reason = ""
-        for number, tuning in enumerate(tunings):
-            entry: dict[str, Any] = {"contender": contender.name, "tuning": dict(tuning)}
-            self.outcome.sweeps.append(entry)
-            try:
-                with self._started(contender, tuning, label=f"tuning{number}") as server:
-                    load = self._ask(
-                        server, contender.requests(self.drawn, tuning), max(self.plan.concurrencies), self.plan.sweep_seconds
-                    )
-            except _FAULTS as error:
-                entry["error"] = reason = str(error) or type(error).__name__
-                self.say(f"{contender.name} {_in_words(tuning)}: {reason}")
-                continue
-            entry |= {"items_per_s": load.items_per_s, "failures": load.failures, "p99_ms": percentile(load.latencies_ms, 0.99)}
-            self.say(f"{contender.name} {_in_words(tuning)}: {load.items_per_s:.0f} items/s, {load.failures} failures")
-            if load.items_per_s > best_rate and load.failures == 0:
-                best_rate = load.items_per_s
-                self.outcome.chosen[contender.name] = tuning
-        if contender.name not in self.outcome.chosen:
-            self._leave_out(contender, reason or "every tuning had failed requests")
-
     def _measure_starts(self) -> None:
         if SERVICE not in self.plan.contenders:
             return
         seconds = []
         for number in range(self.plan.starts + 1):
-            with self._started(SERVICE_CONTENDER, {}, label="start") as server:
+            with started(SERVICE_CONTENDER, self._around, {}, label="start") as (_, ready_s):
                 if number:  # the first one warms the disk's cache
-                    seconds.append(self._ready_s)
-                del server
+                    seconds.append(ready_s)
         self.say(f"{SERVICE}: ready {min(seconds):.2f} to {max(seconds):.2f} s after its start")
         self.outcome.extras = Extras(start_s=seconds)
 
     def _keep_running(self, contender: Contender, stack: ExitStack) -> None:
         tuning = self.outcome.chosen[contender.name]
         try:
-            server = stack.enter_context(self._started(contender, tuning))
+            server, _ = stack.enter_context(started(contender, self._around, tuning))
             requests = contender.requests(self.drawn, tuning)
             answer = ask_once(server.port, requests[0].wire)
-        except _FAULTS as error:
+        except FAULTS as error:
             if contender is SERVICE_CONTENDER:
                 raise
-            self._leave_out(contender, str(error) or type(error).__name__)
+            self.outcome.leave_out(contender.name, str(error) or type(error).__name__, self.say)
             return
         self.outcome.labels[contender.name] = label_of(answer.body)
-        self.say(f"{contender.name}: up with {_in_words(tuning) or 'what it ships with'}, says {label_of(answer.body)!r}")
+        self.say(f"{contender.name}: up with {in_words(tuning) or 'what it ships with'}, says {label_of(answer.body)!r}")
         self._running[contender.name] = _Running(contender, server, requests)
-
-    def _leave_out(self, contender: Contender, reason: str) -> None:
-        self.outcome.left_out[contender.name] = reason
-        self.say(f"{contender.name}: left out: {reason}")
-
-    @contextlib.contextmanager
-    def _started(self, contender: Contender, tuning: Tuning, *, label: str = "") -> Any:
-        """A server that is ready; its time to get there is in `_ready_s`."""
-        server = contender.start(self._around, tuning, label=label)
-        try:
-            self._ready_s = server.wait_until_ready(contender.ready_path, timeout_s=contender.start_timeout_s)
-            yield server
-        finally:
-            server.stop()
 
     # --- the rounds ------------------------------------------------------------------------------------------------
 
@@ -224,9 +129,11 @@ class Run:
         for name in names[number % len(names) :] + names[: number % len(names)] if names else []:
             running = self._running[name]
             for concurrency in self.plan.concurrencies:
-                self._point(running, "json", running.requests, number, concurrency)
-            if name == SERVICE:
+                if name in self._running:  # until it dies
+                    self._point(running, "json", running.requests, number, concurrency)
+            if name == SERVICE and name in self._running:
                 self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
+            if name == SERVICE and name in self._running:
                 self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
         self.say(f"round {number + 1} of {self.plan.rounds} done")
 
@@ -275,8 +182,9 @@ class Run:
                 sample()
                 load = open_loop(running.server.port, requests, rate_per_s=rate_per_s, seconds=seconds, seed=number + 1)
                 sample()
-        except _FAULTS as error:
-            self._leave_out(running.contender, f"stopped answering: {error or type(error).__name__}")
+        except FAULTS as error:
+            reason = f"stopped answering: {str(error) or type(error).__name__}"
+            self.outcome.leave_out(running.contender.name, reason, self.say)
             self._running.pop(running.contender.name, None)
             return None
         if running.contender.name == SERVICE:
@@ -347,7 +255,7 @@ class Run:
         try:
             for number in range(self.plan.growth_rounds):
                 for workers in (1, 2):
-                    with self._started(SERVICE_CONTENDER, {"workers": workers}, label="growth") as server:
+                    with started(SERVICE_CONTENDER, self._around, {"workers": workers}, label="growth") as (server, _):
                         self._grow(server, number, workers, most)
         except ServerError as error:  # what was measured before is kept
             self.outcome.left_out["how the cost grows"] = str(error)
@@ -365,7 +273,3 @@ class Run:
         for count in (1, 8, 32, 64):
             # As many items under way each time, as far as whole requests allow.
             measure(f"batch-{count}", [samples.service_batch((self.drawn * 2)[:count])], max(8, most // count))
-
-
-def _in_words(tuning: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in tuning.items())

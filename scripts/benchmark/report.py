@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.benchmark.contenders import SERVICE
 from scripts.benchmark.figures import CEILING, Figure, Point, Points, Spread
-from scripts.benchmark.measuring import Outcome
+from scripts.benchmark.outcome import Outcome
 
 
 def contender_table(outcome: Outcome, points: Points) -> str:

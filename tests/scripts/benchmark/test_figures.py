@@ -7,7 +7,7 @@ import pytest
 
 from scripts.benchmark import report
 from scripts.benchmark.figures import CEILING, Extras, Figure, Point, Points, Spread, judged_figures
-from scripts.benchmark.measuring import Outcome
+from scripts.benchmark.outcome import Outcome
 
 
 def _point(
