@@ -1,0 +1,1 @@
+"""How fast the service is, against its in-process ceiling and other servers. Run by `python -m scripts.benchmark`."""

@@ -1,0 +1,150 @@
+"""How fast the service is, against its in-process ceiling, plain FastAPI with TensorFlow, and four model servers.
+
+    python -m scripts.benchmark                                  # everything; about half an hour, more the first time
+    python -m scripts.benchmark --quick                          # two minutes: does all of it work?
+    python -m scripts.benchmark --contenders itemlens bentoml --rounds 3 --seconds 5
+    python -m scripts.benchmark --bundle models/shoes/1 --out runs/shoes-benchmark
+
+All servers answer the same drawn photos and titles, on this machine, beside the load generator. They stay up and take turns
+in short rounds, so that a noisy minute meets all of them; figures are medians over the rounds. A server's cost is the CPU
+time of its own processes, so the generator is not counted; throughput by the clock is printed too. Each peer is installed
+into an environment of its own below OUT/envs and tuned first. A peer that cannot be installed or started is named.
+
+Writes OUT/benchmark.json, OUT/benchmark.png, OUT/benchmark.md and OUT/logs. Stop other work on the machine first. Linux alone.
+
+exit codes: 0 measured, whether or not the goals are reached · 1 the service failed or gave wrong answers · 2 nothing was
+measured · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scripts.benchmark.contenders import CONTENDERS, PEERS, PLAIN, ROOT, SERVICE
+from scripts.benchmark.figures import Points, judged_figures
+from scripts.benchmark.measuring import Run
+from scripts.benchmark.outcome import Plan
+from scripts.benchmark.server import ServerError
+
+_MEASURED, _WRONG, _NOT_MEASURED, _INTERRUPTED = 0, 1, 2, 130
+_QUICK = (SERVICE, PLAIN)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if not Path("/proc/self/stat").exists():
+        print("benchmark: CPU time is read from Linux' /proc, which is not here", file=sys.stderr)
+        return _NOT_MEASURED
+    bundle = (arguments.bundle or _newest_bundle(ROOT / "models" / "fashion")).resolve()
+    if not (bundle / "manifest.json").is_file():
+        print(f"benchmark: {bundle} is no bundle: it has no manifest.json; name a folder <name>/<version>", file=sys.stderr)
+        return _NOT_MEASURED
+    plan = _plan(arguments)
+    out: Path = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    started_s = time.perf_counter()
+
+    def say(text: str) -> None:
+        print(f"[{time.perf_counter() - started_s:6.0f} s] {text}", file=sys.stderr, flush=True)
+
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        say(f"warning: something else is running (load {load:.1f}); figures will be distorted")
+    try:
+        outcome = Run(plan, bundle, out, say).run()
+    except (ServerError, RuntimeError, OSError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return _NOT_MEASURED
+    except KeyboardInterrupt:
+        print("benchmark: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    from scripts.benchmark import report  # after the measurements: it brings drawing libraries
+
+    points = Points(outcome.points)
+    peers = [peer.name for peer in PEERS if peer.name in outcome.chosen]
+    figures = judged_figures(points, outcome.extras, service=SERVICE, plain=PLAIN, peers=peers, cores=outcome.cores)
+    sections = {
+        "Tunings tried": report.sweep_table(outcome),
+        "Servers": report.contender_table(outcome, points),
+        "The service": report.service_table(outcome, points),
+        "How the cost grows": report.growth_table(points),
+        "Goals": report.figure_table(figures),
+        "Notes": report.left_out_lines(outcome),
+    }
+    text = "\n\n".join(f"## {title}\n\n{section}" for title, section in sections.items() if section)
+    print(text)
+    (out / "benchmark.md").write_text(f"# Benchmark\n\n{text}\n", encoding="utf-8")
+    options = {name: str(value) for name, value in vars(arguments).items() if name not in ("out", "bundle")}
+    options["bundle"] = f"{bundle.parent.name}/{bundle.name}"
+    report.write_json(outcome, figures, out / "benchmark.json", options=options)
+    try:
+        report.draw_chart(outcome, points, out / "benchmark.png")
+    except ImportError:
+        say("matplotlib is not installed, so there is no chart")
+    say(f"written to {arguments.out}")
+    failures = sum(point.failures for point in points.all if point.contender == SERVICE)
+    wrong = outcome.labels.get(SERVICE, outcome.expected_label) != outcome.expected_label
+    return _WRONG if failures or wrong or SERVICE in outcome.left_out else _MEASURED
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    if arguments.quick:
+        return Plan(
+            contenders=arguments.contenders or _QUICK,
+            seconds=arguments.seconds or 1.5,
+            rounds=arguments.rounds or 1,
+            sweep_seconds=1.0,
+            concurrencies=(1, 64),
+            tunes=False,
+            open_loop_seconds=3.0,
+            starts=1,
+            requests_per_worker=0,
+            growth_rounds=1,
+        )
+    return Plan(
+        contenders=arguments.contenders or tuple(CONTENDERS),
+        seconds=arguments.seconds or 4.0,
+        rounds=arguments.rounds or 5,
+        sweep_seconds=arguments.seconds or 4.0,
+    )
+
+
+def _newest_bundle(folder: Path) -> Path:
+    versions = [entry for entry in folder.glob("*") if entry.name.isdecimal()]
+    return max(versions, key=lambda entry: int(entry.name), default=folder / "1")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round, without tuning; the service and plain FastAPI")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME", help=f"default: all of {', '.join(CONTENDERS)}"
+    )
+    parser.add_argument("--seconds", type=_between(0.2, 600.0), help="of one measurement (default: 4)")
+    parser.add_argument(
+        "--rounds", type=lambda text: int(_between(1, 1000)(text)), help="how often all take their turn (default: 5)"
+    )
+    parser.add_argument("--bundle", type=Path, help="model to serve (default: the newest in models/fashion)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="where to write (default: runs/benchmark)")
+    return parser
+
+
+def _between(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}")
+        return value
+
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
