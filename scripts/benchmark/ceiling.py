@@ -98,36 +98,20 @@ class Ceiling:
 
 def main(arguments: Sequence[str]) -> int:
     """The life of one process: load, say so, then answer one line of orders with one line of figures until the input ends."""
-    import numpy as np
-
     from app.engine.items import Classification, Item
-    from app.engine.registry import load_version
-    from app.engine.settings import EngineSettings
+    from scripts.benchmark.opened_bundle import OpenedBundle
     from scripts.benchmark.samples import draw_samples
 
     # What is logged at loading goes where errors go: standard output is the conversation.
     conversation = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    bundle, attribute = Path(arguments[0]), arguments[1]
-    loaded = load_version(bundle, EngineSettings(runtime="litert", runtime_threads=1, decode_threads=1, max_batch_items=64))
-    attributes = tuple(loaded.answerer.attributes)
+    attribute = arguments[1]
+    bundle = OpenedBundle(Path(arguments[0]))
     items_by_size: dict[str, list[Item]] = {}
-    print(json.dumps({"batch_items": loaded.plan.max_items}), file=conversation, flush=True)
+    print(json.dumps({"batch_items": bundle.batch_items}), file=conversation, flush=True)
 
     def answer(items: Sequence[Item]) -> list[Classification]:
-        rows = [loaded.reader.read(item, "fused") for item in items]
-        outputs = loaded.runtime.run({name: np.stack([row.values[name] for row in rows]) for name in rows[0].values})
-        return [
-            loaded.answerer.classify(
-                {name: values[index] for name, values in outputs.items()},
-                image_present=True,
-                text_present=True,
-                attributes=attributes,
-                top_k=5,
-                precision=0.98,
-            )
-            for index in range(len(rows))
-        ]
+        return bundle.answer([bundle.read(item) for item in items])
 
     for line in sys.stdin:
         order = json.loads(line)

@@ -102,7 +102,7 @@ def _service_variables(around: Surroundings, tuning: Tuning, port: int) -> Mappi
     return {f"ITEMLENS_{name}": value for name, value in values.items()}
 
 
-SERVICE_CONTENDER = Contender(
+SERVICE_CONTENDER: Contender = Contender(
     SERVICE,
     command=lambda around, tuning, port: [sys.executable, "-m", "app"],
     variables=_service_variables,
@@ -114,7 +114,7 @@ SERVICE_CONTENDER = Contender(
 
 # --- Peers ---
 
-PLAIN_CONTENDER = Contender(
+PLAIN_CONTENDER: Contender = Contender(
     PLAIN,
     command=lambda around, tuning, port: [
         *(sys.executable, "-m", "uvicorn", "scripts.benchmark.peers.plain_fastapi:app", "--port", str(port)),
@@ -126,7 +126,7 @@ PLAIN_CONTENDER = Contender(
     sweep=[{"workers": 1}, {"workers": 2}],
 )
 
-LITSERVE = Contender(
+LITSERVE: Contender = Contender(
     "litserve",
     packages=["litserve>=0.2.19"],
     command=lambda around, tuning, port: [
@@ -145,7 +145,7 @@ LITSERVE = Contender(
     ],
 )
 
-BENTOML = Contender(
+BENTOML: Contender = Contender(
     "bentoml",
     packages=["bentoml>=1.4.40"],
     command=lambda around, tuning, port: [
@@ -171,7 +171,7 @@ BENTOML = Contender(
     ],
 )
 
-RAY = Contender(
+RAY: Contender = Contender(
     "ray",
     packages=["ray[serve]>=2.60"],
     command=lambda around, tuning, port: [
@@ -222,7 +222,7 @@ def _mlserver_command(around: Surroundings, tuning: Tuning, port: int) -> Sequen
     return [MLSERVER.python(around), "-c", "from mlserver.cli import main; main()", "start", str(folder)]
 
 
-MLSERVER = Contender(
+MLSERVER: Contender = Contender(
     "mlserver",
     packages=["mlserver>=1.7.1"],
     command=_mlserver_command,

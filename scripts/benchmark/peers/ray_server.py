@@ -47,7 +47,7 @@ def main() -> None:
 
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=True, logging_level="warning", num_cpus=4)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"enable_access_log": False})
-    serve.run(Classifier.bind(), route_prefix="/classify")
+    serve.run(Classifier.bind(), route_prefix="/classify")  # type: ignore[attr-defined,unused-ignore]
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()
