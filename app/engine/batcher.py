@@ -36,6 +36,9 @@ logger = structlog.get_logger(__name__)
 
 # Weight of the newest batch in the drain rate: about five batches of memory, so that a burst of slow photos fades.
 _DRAIN_SMOOTHING = 0.2
+# One batch that waited for a slow photo, or for a machine that stood still, must not look like a slow service: requests that
+# could be answered in time would be refused. What stays slow is believed after a few batches.
+_MOST_SURPRISE = 4.0
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
 
@@ -244,7 +247,7 @@ class Batcher:
     def _learn_drain_rate(self, items: int, ended: float) -> None:
         """From batches that began right after another with work left; an idle service's pace says nothing about it."""
         if self._last_batch_ended > 0.0:
-            sample = (ended - self._last_batch_ended) / items
+            sample = min((ended - self._last_batch_ended) / items, _MOST_SURPRISE * self._seconds_per_item)
             self._seconds_per_item += _DRAIN_SMOOTHING * (sample - self._seconds_per_item)
         self._last_batch_ended = ended if self._pending_items > 0 else 0.0
 

@@ -127,6 +127,13 @@ async def test_a_time_too_short_for_an_idle_service_is_not_called_overload(batch
         batcher.admit(1, timeout_s=0.0005)
 
 
+async def test_one_long_wait_does_not_look_like_a_slow_service(batcher: Batcher) -> None:
+    for _ in range(2):
+        batcher._last_batch_ended = time.monotonic() - 60
+        batcher._learn_drain_rate(1, time.monotonic())
+    assert batcher.admit(8, timeout_s=1.0).unsettled == 8
+
+
 async def test_the_drain_rate_is_learnt_from_slow_batches(batcher: Batcher, doubling: DoublingRuntime) -> None:
     doubling.on_batch = lambda numbers: time.sleep(0.02)
     await send(batcher, list(range(8))).wait()

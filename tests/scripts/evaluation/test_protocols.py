@@ -22,6 +22,9 @@ from scripts.served_model import ServedModel
 from tests.scripts.conftest import MadeRun
 from tests.tiny_bundle import seal
 
+# A model is trained for them.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(trained: MadeRun) -> ServedModel:
