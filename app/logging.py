@@ -1,4 +1,4 @@
-"""Logs: structlog over the standard library, JSON unless standard output is a terminal.
+"""Logs: one line an event, JSON unless standard output is a terminal.
 
 Owns format and levels. structlog's own events and those of libraries take two ways to the same lines. Keeps content out by
 construction: a traceback is reduced to the exception's type and the places it passed through, because an exception's
@@ -20,13 +20,18 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 
+def _write_line(line: str) -> None:
+    """To whatever standard output is at the time."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 class _StandardOutput(logging.Handler):
-    """Writes to whatever standard output is at the time, one line an event."""
+    """Where the events of libraries end, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stdout.write(self.format(record) + "\n")
-            sys.stdout.flush()
+            _write_line(self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -57,15 +62,14 @@ def _to_json(event: EventDict, **_: object) -> str:
 
 
 class _LineLogger:
-    """Where structlog's events end: one line each, to whatever standard output is at the time."""
+    """Where structlog's events end, one line each."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
 
     def msg(self, line: str) -> None:
         try:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            _write_line(line)
         except (OSError, ValueError):  # nobody reads any more; a lost line is the lesser evil
             return
 

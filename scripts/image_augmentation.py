@@ -110,8 +110,8 @@ class PhotoMixing(keras.layers.Layer):  # type: ignore[misc]
         share = uniform(0.0, 0.5)
         side = ops.sqrt(share)
         box = _span(height, uniform(0.0, 1.0), side)[:, :, None] & _span(width, uniform(0.0, 1.0), side)[:, None, :]
-        blend = ops.ones_like(ops.cast(box, "float32")) * share[:, None, None]
-        taken = ops.where((uniform(0.0, 1.0) < 0.5)[:, None, None], ops.cast(box, "float32"), blend)
+        is_pasted = (uniform(0.0, 1.0) < 0.5)[:, None, None]
+        taken = ops.where(is_pasted, ops.cast(box, "float32"), share[:, None, None])
         chosen = (uniform(0.0, 1.0) < self.share) & present & previous_item(present)
         taken = taken * ops.cast(chosen, "float32")[:, None, None]
         mixed = image * (1.0 - taken[..., None]) + previous_item(image) * taken[..., None]

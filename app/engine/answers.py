@@ -68,9 +68,7 @@ class Answerer:
         self._agreement = _AgreementTable.of(calibration.get("agreement"), self.attributes)
         self._table = ScoreTable(self.layout, self._temperature)
         # Rows of the hierarchy from coarse to fine, each with the parent's label index of every label (none for the first).
-        self._levels = [
-            (self.attributes.index(name), self._parent_index(name)) for name in self.hierarchy if name in self.attributes
-        ]
+        self._levels = [(self._row[name], self._parent_index(name)) for name in self.hierarchy if name in self._row]
         self._least_confidences = lru_cache(maxsize=256)(self._find_least_confidences)
 
     def _parent_index(self, name: str) -> NDArray[np.int64] | None:

@@ -77,8 +77,3 @@ class LabelLayout:
         if layout.members is None:
             return np.asarray(best)
         return np.asarray(layout.members.argmax(axis=1)[best])
-
-    def not_applicable(self, path_probabilities: Floats, attribute: str) -> Floats | float:
-        """Probability [...] that the attribute does not belong to the item, from those of the finest level [..., paths]."""
-        flags = self.applies.get(attribute)
-        return 0.0 if flags is None else np.asarray(path_probabilities @ (1.0 - flags))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 _MASK = " "
 """A space: to the tokenizer, a title without the number."""
@@ -85,8 +85,7 @@ _CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (6, 13), (8
 _INDIAN_GROUPS = ((5, 5), (4, 3, 3), (1, 5, 5), (2, 5, 5), (2, 10))
 _NORTH_AMERICAN_GROUPS = ((3, 3, 4), (1, 3, 3, 4))
 _CHINESE_GROUPS = (3, 4, 4)
-_FIRST_GROUPS = {sizes[:2] for sizes in (*_CARD_GROUPS, *_INDIAN_GROUPS, *_NORTH_AMERICAN_GROUPS, _CHINESE_GROUPS)}
-_MIN_UNBROKEN_DIGITS = 10
+_KNOWN_GROUPS = {*_CARD_GROUPS, *_INDIAN_GROUPS, *_NORTH_AMERICAN_GROUPS, _CHINESE_GROUPS}
 
 
 def mask_personal_data(text: str) -> str:
@@ -180,21 +179,21 @@ def _longest(text: str, groups: list[tuple[int, int]]) -> tuple[int, int] | None
     if before and (before.isalnum() or before in "_/.-") and cue != "phone":
         return None
     has_plus = "+" in text[opening:start]
-    digits = "".join(text[a:b] for a, b in groups)
+    digits = "".join([text[a:b] for a, b in groups])
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)
-    sizes = tuple(b - a for a, b in groups)
-    is_marked = has_plus or cue == "phone" or digits[0] == "0" or "(" in text[opening : groups[-1][1]]
-    if not is_marked and sizes[0] < _MIN_UNBROKEN_DIGITS and sizes[:2] not in _FIRST_GROUPS:
-        return None  # most lists of sizes and measures
-    for count in range(len(groups), 0, -1):
-        length = sum(sizes[:count])
+    sizes = tuple([b - a for a, b in groups])
+    may_have_brackets = "(" in text[opening : groups[-1][1]]
+    is_marked = has_plus or cue == "phone" or digits[0] == "0" or may_have_brackets
+    for count, length in reversed(list(enumerate(accumulate(sizes), 1))):
         if length < _MIN_DIGITS:
             break
-        end = groups[count - 1][1]
+        end, parts = groups[count - 1][1], sizes[:count]
+        if not is_marked and count > 1 and parts not in _KNOWN_GROUPS:
+            continue  # most lists of sizes and measures
         if length > _MAX_DIGITS or not _ends_at(text, end):
             continue
-        number, parts = digits[:length], sizes[:count]
+        number = digits[:length]
         if has_plus:
             is_found = _is_international(number)
         elif cue == "phone":
@@ -202,7 +201,7 @@ def _longest(text: str, groups: list[tuple[int, int]]) -> tuple[int, int] | None
         elif _is_card(number, parts):
             is_found = True
         else:
-            has_brackets = count > 1 and "(" in text[opening:end] and ")" in text[opening:end]
+            has_brackets = may_have_brackets and count > 1 and "(" in text[opening:end] and ")" in text[opening:end]
             is_found = (
                 cue != "article"
                 and _has_form_of_phone(number, parts, has_brackets)

@@ -206,7 +206,7 @@ def test_two_thousand_characters_take_milliseconds(part: str) -> None:
         started = time.thread_time()
         mask_personal_data(text)
         took_s.append(time.thread_time() - started)
-    assert min(took_s) < 0.02  # 2 to 6 ms, by the machine; what matters is that the next test holds
+    assert min(took_s) < 0.005
 
 
 def test_time_grows_with_the_length_alone() -> None:
