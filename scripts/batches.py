@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.engine.text import TitleTokenizer, clean_title
+from scripts.handheld_photos import handheld_photo
 from scripts.outliers import outlier_photo, outlier_title
 from scripts.title_augmentation import TitleAugmentation, class_stems
 
@@ -81,6 +82,9 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         epoch: int,
         strokes_are_outliers: bool,
         title_changes: float = 1.0,
+        swapped_title_share: float = SWAPPED_TITLE_SHARE,
+        handheld_photo_share: float = 0.0,
+        taught: NDArray[np.float16] | None = None,
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
         self._rows, self._batch_size = rows, min(batch_size, len(train_rows))
@@ -88,6 +92,9 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._order = self._generator.permutation(train_rows)
         self._strokes = strokes_are_outliers
         self._title_changes = title_changes
+        self._swapped_title_share = swapped_title_share
+        self._handheld_photo_share = handheld_photo_share
+        self._taught = taught
         self._swapped = np.zeros(len(rows.titles), np.float32)
         self._gibberish = np.zeros(len(rows.titles), np.float32)
         self._tokens = np.zeros((len(rows.titles), 1), np.int32)
@@ -110,6 +117,9 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         photo_present = rows.photo_present[chosen]
         outlier = (generator.random(len(chosen)) < OUTLIER_SHARE) & photo_present
         height, width = photos.shape[1:3]
+        if self._handheld_photo_share:
+            for slot in np.flatnonzero((generator.random(len(chosen)) < self._handheld_photo_share) & photo_present).tolist():
+                photos[slot] = handheld_photo(generator, photos[slot])
         for slot in np.flatnonzero(outlier).tolist():
             photos[slot] = outlier_photo(generator, height, width, photos[slot], strokes=self._strokes)
         return self._items(chosen, image=photos, image_present=photo_present, image_familiar=~outlier)
@@ -140,6 +150,8 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
             "text_matches": 1.0 - self._swapped[chosen],
             "title_group": self._rows.title_group[chosen],
         }
+        if self._taught is not None:
+            y["taught"] = self._taught[chosen].astype(np.float32)
         return x, y
 
     def _encode(self, tokenizer: TitleTokenizer, label_names: Sequence[str], seed: int) -> NDArray[np.int32]:
@@ -154,7 +166,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
             if title and draw < OUTLIER_SHARE:
                 self._gibberish[row] = 1.0
                 titles.append(outlier_title(rng, words))
-            elif title and self._rows.photo_present[row] and draw < OUTLIER_SHARE + SWAPPED_TITLE_SHARE:
+            elif title and self._rows.photo_present[row] and draw < OUTLIER_SHARE + self._swapped_title_share:
                 self._swapped[row] = 1.0
                 titles.append(augment(rng.choice(own)))
             else:

@@ -28,6 +28,13 @@ def save_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[keras.O
     temporary.replace(path)
 
 
+def stored_state(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `state`."""
+    with np.load(path, allow_pickle=False) as stored:
+        state: dict[str, Any] = json.loads(stored["state"].tobytes())
+    return state
+
+
 def restore_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[keras.Optimizer]) -> dict[str, Any]:
     """Put the variables back and return the stored state.
 

@@ -104,6 +104,12 @@ class TrainingConfig:
     mixed_photo_share: Annotated[float, Between(0, 1)] = 0.0
     """How many training photos are mixed with another item's. It keeps a long run from learning its photos by heart; a short
     one is better off without."""
+    handheld_photo_share: Annotated[float, Between(0, 1)] = 0.0
+    """How many training photos show the product on a made ground, as a phone would (`scripts.handheld_photos`). For
+    catalogues whose products are shown on a plain one."""
+    taught_epochs: Annotated[int, Between(0, 10_000)] = 0
+    """Epochs of a second round with photos of full size. It starts from the first round's averaged weights, at half of the
+    learning rate, and learns from what those weights answer beside the labels (`scripts.teaching`)."""
     bfloat16: bool = True
     """Multiply in bfloat16 while fitting, where the CPU can (TensorFlow only); weights and sums stay in float32."""
     progressive_resizing: bool = True

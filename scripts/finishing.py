@@ -17,6 +17,7 @@ from tqdm import tqdm
 from app.engine.text import TitleTokenizer
 from scripts.batches import OUTLIER_SHARE, FeatureBatches, Rows, steps_per_epoch
 from scripts.config import NetworkConfig, TrainingConfig
+from scripts.handheld_photos import handheld_photo
 from scripts.image_augmentation import PhotoMixing
 from scripts.losses import Recogniser
 from scripts.network import without_photo_branch
@@ -33,6 +34,10 @@ new ones five times in six: a fusion that only ever met the former would believe
 TITLE_CHANGES = 0.4
 """The end of training sees titles closer to those that will be served."""
 
+SWAPPED_TITLE_SHARE = 0.12
+"""Other products' titles, three times as many as in the epochs: which to believe when photo and title name different kinds is
+the fusion's question, and it is settled here. The photo is."""
+
 
 def finish(
     model: Recogniser,
@@ -43,8 +48,10 @@ def finish(
     label_names: list[str],
     network: NetworkConfig,
     training: TrainingConfig,
+    taught: NDArray[np.float16] | None = None,
 ) -> None:
-    """Train everything behind the photo branch for `training.finishing_passes` passes, in place."""
+    """Train everything behind the photo branch for `training.finishing_passes` passes, in place. `taught` are the teachers'
+    answers (`scripts.teaching`), where there are any."""
     features_only = replace(training, image_augmentation="none", mixed_photo_share=0.0)
     rest = Recogniser(without_photo_branch(model.network), model.space, network, features_only)
     rest.log_scale.assign(model.log_scale)
@@ -76,6 +83,8 @@ def finish(
             epoch=20_000 + number,  # far from the numbers of the epochs
             strokes_are_outliers=False,
             title_changes=TITLE_CHANGES,
+            swapped_title_share=SWAPPED_TITLE_SHARE,
+            taught=taught,
         )
         print(f"finishing, pass {number + 1} of {training.finishing_passes}", flush=True)
         rest.fit(batches, epochs=1, shuffle=False, verbose="auto")
@@ -101,6 +110,8 @@ def _view(
             extra = rows.extra_of_row.get(int(row))
             if extra is not None and number % 2:
                 photos[slot] = rows.extra_photos[extra]
+            if rng.random() < training.handheld_photo_share:
+                photos[slot] = handheld_photo(rng, photos[slot])
             if not familiar[row]:
                 photos[slot] = outlier_photo(rng, height, width, photos[slot], strokes=training.strokes_are_outliers)
         changed = model.augment(keras.ops.convert_to_tensor(photos.astype(np.float32)))

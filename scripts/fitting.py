@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 from app.engine.text import TitleTokenizer
 from scripts.arithmetic import bfloat16_products
 from scripts.batches import Rows, TrainingBatches, steps_per_epoch
-from scripts.checkpoints import restore_checkpoint, save_checkpoint
+from scripts.checkpoints import restore_checkpoint, save_checkpoint, stored_state
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.normalisation import settle_normalisation
+from scripts.served_model import ServedModel
+from scripts.teaching import taught_answers
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -95,15 +98,110 @@ def fit(
     training: TrainingConfig,
     run_dir: Path,
     resume: bool,
+    teachers: Sequence[ServedModel] = (),
 ) -> list[dict[str, float]]:
     """Train `model` in place, its weights ending as the average; returns the history, an entry per epoch.
 
+    `teachers` are bundles asked beside the run's own network for what the second round learns (`training.taught_epochs`).
     With `resume` a run that was killed goes on after its last whole epoch.
     """
-    steps = steps_per_epoch(len(train_rows), training.batch_size)
-    total = steps * training.epochs
+    checkpoint = run_dir / "checkpoint.npz"
+    history: list[dict[str, float]] = []
+    if resume and checkpoint.exists():
+        history = stored_state(checkpoint)["history"]
+        print(f"resuming after epoch {len(history)} of {training.epochs + training.taught_epochs}", flush=True)
+    names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
+    with_photo = train_rows[rows.photo_present[train_rows]]
+    sized, size, taught = rows, rows.photos.shape[1:3], None
+    with _scalars(run_dir / "tensorboard") as write_scalar:
+        for this in rounds(network, training, has_image=bool(network.image_height and len(with_photo))):
+            if len(history) > this.stop:
+                continue
+            optimizer = _optimizer(model, this, steps_per_epoch(len(train_rows), training.batch_size), training)
+            if len(history) > this.start:
+                restore_checkpoint(checkpoint, model, [optimizer])
+            if this.is_taught:
+                taught = _lessons(
+                    run_dir / "taught.npy", model, rows, with_photo, space, teachers, anew=len(history) == this.start
+                )
+            for epoch in range(len(history), this.stop):
+                if network.image_height and size != this.sizes[epoch - this.start]:
+                    size = this.sizes[epoch - this.start]
+                    sized = rows.resized(*size)
+                batches = TrainingBatches(
+                    sized,
+                    train_rows,
+                    tokenizer=tokenizer,
+                    label_names=names,
+                    batch_size=training.batch_size,
+                    seed=training.seed,
+                    epoch=epoch,
+                    strokes_are_outliers=training.strokes_are_outliers,
+                    title_changes=training.title_changes,
+                    handheld_photo_share=training.handheld_photo_share,
+                    taught=taught,
+                )
+                started = time.monotonic()
+                with warnings.catch_warnings():
+                    # A network with one branch has variables that its loss does not reach; that is meant.
+                    warnings.filterwarnings("ignore", message="Gradients do not exist")
+                    with bfloat16_products(training.bfloat16):
+                        logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
+                entry = {name: float(values[-1]) for name, values in logs.items()}
+                entry["seconds"] = time.monotonic() - started
+                if len(val_rows):
+                    with optimizer.averaged(model.trainable_variables):
+                        settle_normalisation(model, rows.photos, with_photo, seed=training.seed, at_most=1024)
+                        entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
+                history.append(entry)
+                for name, value in entry.items():
+                    write_scalar(name, value, epoch)
+                save_checkpoint(checkpoint, model, [optimizer], {"history": history})
+                first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
+                shown = "  ".join(
+                    f"{name} {value:.4g}"
+                    for name, value in entry.items()
+                    if not name.startswith("val_") or name.startswith(first)
+                )
+                of = training.epochs + training.taught_epochs
+                print(f"epoch {epoch + 1}/{of}  {size[0]}x{size[1]}  {shown}", flush=True)
+            optimizer.use_averages(model.trainable_variables)
+            settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
+    if model.has_image and model.has_text and tokenizer and training.finishing_passes:
+        finish(
+            model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
+        )
+        if len(val_rows):
+            history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
+    return history
+
+
+@dataclass(frozen=True)
+class Round:
+    """Epochs `start` to `stop` under one schedule; `sizes` are height and width of each epoch's photos."""
+
+    start: int
+    stop: int
+    learning_rate: float
+    sizes: list[tuple[int, int]]
+    is_taught: bool
+
+
+def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:
+    """The first round, and a second one taught by its result where that is asked for and there are photos."""
+    full = (network.image_height, network.image_width)
+    sizes = photo_sizes(network, training) if network.image_height else [full] * training.epochs
+    result = [Round(0, training.epochs, training.learning_rate, sizes, is_taught=False)]
+    if training.taught_epochs and has_image:
+        stop = training.epochs + training.taught_epochs
+        result.append(Round(training.epochs, stop, training.learning_rate / 2, [full] * training.taught_epochs, is_taught=True))
+    return result
+
+
+def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingConfig) -> AveragingAdamW:
+    total = steps * (this.stop - this.start)
     optimizer = AveragingAdamW(
-        WarmupCosine(training.learning_rate, int(total * training.warmup_fraction), total),
+        WarmupCosine(this.learning_rate, int(total * training.warmup_fraction), total),
         weight_decay=training.weight_decay,
         clipnorm=5.0,
         use_ema=True,
@@ -112,58 +210,27 @@ def fit(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
     model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(model.trainable_variables)
-    checkpoint = run_dir / "checkpoint.npz"
-    history: list[dict[str, float]] = []
-    if resume and checkpoint.exists():
-        history = restore_checkpoint(checkpoint, model, [optimizer])["history"]
-        print(f"resuming after epoch {len(history)} of {training.epochs}", flush=True)
-    names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
-    with_photo = train_rows[rows.photo_present[train_rows]]
-    sizes = photo_sizes(network, training) if network.image_height else [(8, 8)] * training.epochs
-    sized, size = rows, rows.photos.shape[1:3]
-    with _scalars(run_dir / "tensorboard") as write_scalar:
-        for epoch in range(len(history), training.epochs):
-            if network.image_height and size != sizes[epoch]:
-                sized, size = rows.resized(*sizes[epoch]), sizes[epoch]
-            batches = TrainingBatches(
-                sized,
-                train_rows,
-                tokenizer=tokenizer,
-                label_names=names,
-                batch_size=training.batch_size,
-                seed=training.seed,
-                epoch=epoch,
-                strokes_are_outliers=training.strokes_are_outliers,
-                title_changes=training.title_changes,
-            )
-            started = time.monotonic()
-            with warnings.catch_warnings():
-                # A network with one branch has variables that its loss does not reach; that is meant.
-                warnings.filterwarnings("ignore", message="Gradients do not exist")
-                with bfloat16_products(training.bfloat16):
-                    logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
-            entry = {name: float(values[-1]) for name, values in logs.items()}
-            entry["seconds"] = time.monotonic() - started
-            if len(val_rows):
-                with optimizer.averaged(model.trainable_variables):
-                    settle_normalisation(model, rows.photos, with_photo, seed=training.seed, at_most=1024)
-                    entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
-            history.append(entry)
-            for name, value in entry.items():
-                write_scalar(name, value, epoch)
-            save_checkpoint(checkpoint, model, [optimizer], {"history": history})
-            first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
-            shown = "  ".join(
-                f"{name} {value:.4g}" for name, value in entry.items() if not name.startswith("val_") or name.startswith(first)
-            )
-            print(f"epoch {epoch + 1}/{training.epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
-    optimizer.use_averages(model.trainable_variables)
-    settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
-    if model.has_image and model.has_text and tokenizer and training.finishing_passes:
-        finish(model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training)
-        if len(val_rows):
-            history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
-    return history
+    return optimizer
+
+
+def _lessons(
+    kept: Path,
+    model: Recogniser,
+    rows: Rows,
+    with_photo: NDArray[np.int64],
+    space: LabelSpace,
+    teachers: Sequence[ServedModel],
+    *,
+    anew: bool,
+) -> NDArray[np.float16]:
+    """The teachers' answers, asked for where the round begins and read where it goes on: the network has changed since."""
+    if anew:
+        taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
+        np.save(kept, taught)
+        return taught
+    if not kept.exists():
+        raise ValueError(f"{kept} is gone, so the second round cannot go on; start again without --resume")
+    return np.asarray(np.load(kept, allow_pickle=False), np.float16)
 
 
 def predict(

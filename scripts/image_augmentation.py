@@ -33,7 +33,7 @@ class ImageAugmentation(keras.layers.Layer):  # type: ignore[misc]
             shift=0.08,
         )
         if products:
-            image = self._light(image, 0.12)
+            image = self._light(image, 0.08)
             image = self._erase(image, probability=0.25, side=0.4)
         return image
 

@@ -26,9 +26,11 @@ from scripts.labels import LabelSpace
 
 # The photo is the hardest to read, and its branch learns less where a title has already told the answer.
 PATTERN_WEIGHT = {"fused": 0.6, "image": 1.4, "text": 0.5}
-HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.5, 0.25
+HIERARCHY_WEIGHT, FLAT_WEIGHT, AUXILIARY_WEIGHT = 1.0, 0.7, 0.25
 # Of each coarser level of a hierarchy beside the finest: a wrong department is a worse mistake than a wrong article in it.
-COARSE_WEIGHT = 0.3
+COARSE_WEIGHT = 0.5
+# Where teachers' answers are known, this much of the photo's loss is theirs and the rest the label's.
+TAUGHT_SHARE = 0.5
 IN_DOMAIN_WEIGHT = 0.2
 
 
@@ -38,7 +40,8 @@ class Recogniser(keras.Model):  # type: ignore[misc]
     Inputs are the bundle's four. Targets, all of length B: `labels` int32[B, C] (columns of `LabelSpace.encode`),
     `image_familiar` and `text_familiar` float32[B] (1 a real input, 0 a made outlier), `text_matches` float32[B]
     (0 where another item's title was put in), `title_group` int32[B] (equal for equal titles); where photos were mixed
-    before they came here, `own_share` float32[B] (how much of each is its own).
+    before they came here, `own_share` float32[B] (how much of each is its own); where there are teachers, `taught`
+    float[B, published width] (their probabilities from the photo alone).
     """
 
     def __init__(
@@ -90,15 +93,19 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             "image": image_good,
             "text": text_good,
         }
+        taught = {pattern: y.get("taught") if pattern == "image" else None for pattern in PATTERN_WEIGHT}
         labels = sum(
-            weight * self._label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern])
+            weight * self._label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern], taught[pattern])
             for pattern, weight in PATTERN_WEIGHT.items()
             if pattern == "fused" or (self.has_image if pattern == "image" else self.has_text)
         )
         if self.has_image and self.mix.share:
             stranger = previous_item(image_given * y["image_familiar"]) * image_given * (1.0 - own_share)
             labels = labels + PATTERN_WEIGHT["image"] * self._label_loss(
-                y_pred["image_logits"], previous_item(y["labels"]), stranger
+                y_pred["image_logits"],
+                previous_item(y["labels"]),
+                stranger,
+                previous_item(y["taught"]) if "taught" in y else None,
             )
         pairs, domain = 0.0 * labels, 0.0 * labels
         if self.has_image and self.has_text:
@@ -119,7 +126,7 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             self.parts[name].update_state(value)
         return labels + self.contrastive_weight * pairs + IN_DOMAIN_WEIGHT * domain
 
-    def _label_loss(self, logits: Any, labels: Any, usable: Any) -> Any:
+    def _label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None) -> Any:
         total, column = 0.0, 0
         for head in self.space.heads:
             scores = ops.log_softmax(logits[:, head.offset : head.offset + head.size], axis=-1)
@@ -129,6 +136,9 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             else:
                 each, known = self._path_loss(scores, head, labels, column)
                 weight = HIERARCHY_WEIGHT
+            if taught is not None and not head.auxiliary:
+                answers = ops.cast(taught[:, head.offset : head.offset + head.size], scores.dtype)
+                each = (1 - TAUGHT_SHARE) * each - TAUGHT_SHARE * ops.sum(answers * scores, axis=-1)
             known = known * usable
             # Divided by the batch, not by the known rows: a rare attribute must not shout.
             total = total + weight * ops.mean(each * known)

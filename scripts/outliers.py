@@ -37,6 +37,19 @@ def outlier_photo(rng: np.random.Generator, height: int, width: int, familiar: P
     return _strokes(rng, height, width)
 
 
+def made_ground(rng: np.random.Generator, height: int, width: int) -> Photo:
+    """uint8[height, width, 3]: something for a product to lie on: a blurred scene, a pattern, or smooth noise."""
+    kind = int(rng.integers(3))
+    if kind == 0:
+        ground = _scene(rng, height, width)
+    else:
+        ground = _pattern(rng, height, width) if kind == 1 else _coarse_noise(rng, height, width)
+    if rng.random() < 0.7:  # floors, tables and cloth are seldom vivid
+        calm = ground.mean(axis=(0, 1)) * rng.uniform(0.3, 0.8) + rng.uniform(40, 130)
+        ground = np.clip(calm + (ground - calm) * rng.uniform(0.05, 0.5), 0, 255).astype(np.uint8)
+    return ground
+
+
 def outlier_title(rng: random.Random, vocabulary: Sequence[str]) -> str:
     """Letters at random, keyboard runs, foreign scripts, byte soup, or known words with their letters shuffled."""
     match rng.randrange(6):

@@ -109,6 +109,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         flush=True,
     )
 
+    teachers = [ServedModel(folder, runtime="litert") for folder in arguments.teacher]
+    if teachers and not config.training.taught_epochs:
+        raise ConfigError("--teacher needs a second round to teach in: set training.taught_epochs in a config")
     applies = applicability(space, rows.labels, train_rows)
     check_exportable(config, arguments.version or 1, space, space.to_json(applies))
 
@@ -124,6 +127,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         training=config.training,
         run_dir=run_dir,
         resume=arguments.resume,
+        teachers=teachers,
     )
     (run_dir / "history.json").write_text(json.dumps(history, indent=1))
 
@@ -214,6 +218,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path("models"), help="where the bundle goes (default: models)")
     parser.add_argument("--version", type=int, help="version to write, replacing it if it is there (default: the next free)")
     parser.add_argument("--resume", action="store_true", help="go on after the last whole epoch of a run that was stopped")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUNDLE",
+        help="a bundle whose answers are learned from in the second round (training.taught_epochs); may be repeated",
+    )
     parser.add_argument("--limit", type=int, help="read only so many rows, for a quick try")
     parser.add_argument("--without", choices=["image", "text"], help="train with a branch removed, to see what it is worth")
     parser.add_argument(
