@@ -35,9 +35,9 @@ def handheld_photo(rng: np.random.Generator, photo: Photo) -> Photo:
     scene.paste(product, at, mask)
     if rng.random() < 0.6:
         scene = scene.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 1.0))))
-    pixels = np.asarray(scene, np.float32)
-    pixels = pixels * rng.uniform(0.8, 1.12) * (1 + np.array([1, 0, -1]) * rng.uniform(-0.08, 0.08))
-    pixels = pixels + rng.normal(0, rng.uniform(0, 5), pixels.shape)
+    light = rng.uniform(0.8, 1.12) * (1 + np.array([1, 0, -1]) * rng.uniform(-0.08, 0.08))
+    pixels = np.asarray(scene, np.float64) * light
+    pixels += rng.normal(0, rng.uniform(0, 5), pixels.shape)
     result = np.clip(pixels, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         file = BytesIO()

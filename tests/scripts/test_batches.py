@@ -162,3 +162,29 @@ def test_resized_rows_differ_in_their_photos_alone(height: int, width: int) -> N
     assert np.array_equal(resized.photos[300, 0, 0], ROWS.photos[300, 0, 0])
     assert resized.titles is ROWS.titles
     assert resized.labels is ROWS.labels
+
+
+def test_as_many_photos_as_asked_are_shown_on_another_ground_and_stay_familiar() -> None:
+    def epoch(share: float) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        batches = TrainingBatches(
+            made_rows(photo_present=np.ones(COUNT, bool)), np.arange(TRAIN), tokenizer=None, label_names=["bowl"],
+            batch_size=TRAIN, seed=1, epoch=0, strokes_are_outliers=True, handheld_photo_share=share,
+        )  # fmt: skip
+        return batches[0]
+
+    (plain, _), (moved, targets) = epoch(0.0), epoch(0.5)
+    familiar = targets["image_familiar"] > 0
+    changed = (plain["image"] != moved["image"]).any(axis=(1, 2, 3))
+    assert 0.4 < changed[familiar].mean() < 0.6
+    assert familiar.mean() > 1 - 2 * OUTLIER_SHARE
+
+
+def test_what_was_taught_goes_with_its_row() -> None:
+    taught = np.arange(COUNT, dtype=np.float16)[:, None] / 1024
+    batches = TrainingBatches(
+        ROWS, np.arange(TRAIN), tokenizer=TOKENIZER, label_names=["bowl"], batch_size=64, seed=1, epoch=0,
+        strokes_are_outliers=True, taught=taught,
+    )  # fmt: skip
+    _, y = batches[3]
+    assert np.array_equal(y["taught"][:, 0] * 1024, y["labels"][:, 0])
+    assert "taught" not in batches_of()[3][1]

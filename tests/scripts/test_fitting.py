@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
-from scripts.fitting import AveragingAdamW, WarmupCosine, fit, photo_sizes
+from scripts.fitting import AveragingAdamW, WarmupCosine, fit, photo_sizes, rounds
 from scripts.labels import build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
@@ -35,10 +36,12 @@ class Killed(Exception):
     pass
 
 
-def run(run_dir: Path, *, resume: bool = False) -> tuple[list[dict[str, float]], list[NDArray[Any]]]:
+def run(
+    run_dir: Path, *, resume: bool = False, training: TrainingConfig = TRAINING
+) -> tuple[list[dict[str, float]], list[NDArray[Any]]]:
     """Train the same tiny catalogue; the history and the final weights."""
     run_dir.mkdir(exist_ok=True)
-    keras.utils.set_random_seed(TRAINING.seed)
+    keras.utils.set_random_seed(training.seed)
     rng = np.random.default_rng(1)
     kind = rng.integers(0, 2, COUNT)
     titles = [("ab", "xy")[k] for k in kind]  # one piece per byte: what a roughened title loses takes no seed
@@ -55,10 +58,10 @@ def run(run_dir: Path, *, resume: bool = False) -> tuple[list[dict[str, float]],
     )
     tokenizer = TitleTokenizer.train(titles, vocabulary_size=257, max_tokens=2)
     network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
-    model = Recogniser(network, space, NETWORK, TRAINING)
+    model = Recogniser(network, space, NETWORK, training)
     history = fit(
         model, rows, np.arange(16), np.arange(16, 20), tokenizer=tokenizer, space=space, network=NETWORK,
-        training=TRAINING, run_dir=run_dir, resume=resume,
+        training=training, run_dir=run_dir, resume=resume,
     )  # fmt: skip
     return history, [np.asarray(variable) for variable in network.variables]
 
@@ -69,31 +72,63 @@ def eager() -> Iterator[None]:
         yield
 
 
+TAUGHT = replace(TRAINING, epochs=1, taught_epochs=2)
+
+
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+@pytest.mark.parametrize(("training", "killed_after"), [(TRAINING, 1), (TAUGHT, 1), (TAUGHT, 2)])
 def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    training: TrainingConfig,
+    killed_after: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "killed").mkdir()
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killed.mkdir()
+    saved = []
 
-    def save_and_keep_the_first(path: Path, *arguments: Any) -> None:
+    def save_and_keep(path: Path, *arguments: Any) -> None:
         save_checkpoint(path, *arguments)
-        first = tmp_path / "killed" / path.name
-        if not first.exists():  # what a run killed in its second epoch leaves behind
-            first.write_bytes(path.read_bytes())
+        saved.append(path)
+        if len(saved) == killed_after:  # what a run killed in its next epoch leaves behind
+            for left in whole.glob("*.np[yz]"):
+                (killed / left.name).write_bytes(left.read_bytes())
 
     with monkeypatch.context() as patch:
-        patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep_the_first)
-        history, weights = run(tmp_path / "whole")
-    resumed_history, resumed_weights = run(tmp_path / "killed", resume=True)
+        patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep)
+        history, weights = run(whole, training=training)
+    resumed_history, resumed_weights = run(killed, resume=True, training=training)
 
-    assert "resuming after epoch 1 of 2" in capfd.readouterr().out
+    epochs = training.epochs + training.taught_epochs
+    assert f"resuming after epoch {killed_after} of {epochs}" in capfd.readouterr().out
     without_time = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in h] for h in (history, resumed_history)]
-    assert len(without_time[0]) == TRAINING.epochs
+    assert len(without_time[0]) == epochs
     assert without_time[1] == [pytest.approx(entry, rel=1e-4, abs=1e-5) for entry in without_time[0]]
     for one, other in zip(weights, resumed_weights, strict=True):
         assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert not list((tmp_path / "killed").glob("*.partial*"))
+    assert not list(killed.glob("*.partial*"))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_a_second_round_without_what_it_was_taught_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, training=TAUGHT)
+    (tmp_path / "taught.npy").unlink()
+    with pytest.raises(ValueError, match="start again without --resume"):
+        run(tmp_path, training=replace(TAUGHT, taught_epochs=3), resume=True)
+
+
+def test_the_second_round_is_gentler_and_at_full_size() -> None:
+    training = replace(TAUGHT, epochs=4, learning_rate=0.4, progressive_resizing=True)
+    first, second = rounds(replace(NETWORK, image_height=80, image_width=60), training, has_image=True)
+    assert (first.start, first.stop, second.start, second.stop) == (0, 4, 4, 6)
+    assert (first.learning_rate, second.learning_rate) == (0.4, 0.2)
+    assert first.sizes[0] == (48, 36)
+    assert second.sizes == [(80, 60)] * 2
+    assert (first.is_taught, second.is_taught) == (False, True)
+    assert len(rounds(NETWORK, training, has_image=False)) == 1, "there is no photo to learn from"
 
 
 # ---- checkpoints

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.labels import LabelSpace, build_label_space
-from scripts.losses import COARSE_WEIGHT, FLAT_WEIGHT, HIERARCHY_WEIGHT, IN_DOMAIN_WEIGHT, PATTERN_WEIGHT, Recogniser
+from scripts.losses import (
+    COARSE_WEIGHT,
+    FLAT_WEIGHT,
+    HIERARCHY_WEIGHT,
+    IN_DOMAIN_WEIGHT,
+    PATTERN_WEIGHT,
+    TAUGHT_SHARE,
+    Recogniser,
+)
 
 ROWS, EMBEDDING = 4, 6
 TABLE = {
@@ -126,6 +134,23 @@ def test_a_mixed_photo_is_asked_for_both_items_in_their_shares() -> None:
     assert loss(model, alone, targets(), unmixed) == pytest.approx(
         loss(recogniser(), alone, targets(), outputs(0.0) | {"image_logits": image})
     )
+
+
+def test_where_teachers_answer_the_photo_is_asked_for_their_answer_too() -> None:
+    model = recogniser()
+    taught = np.zeros((ROWS, SPACE.published_width), np.float32)
+    labels = targets()["labels"]
+    for head in SPACE.heads[:2]:
+        for row in range(ROWS):  # the teachers are sure of the very label
+            finest = [path[-1] for path in head.paths].index(TABLE[head.levels[-1]][row])
+            taught[row, head.offset + finest] = 1.0
+    agreeing = float(model.compute_loss(given(), targets(taught=taught), outputs(sure=30.0)))
+    assert agreeing == pytest.approx(0.0, abs=1e-3)
+    doubting = float(model.compute_loss(given(), targets(taught=np.roll(taught, 1, axis=0)), outputs(sure=30.0)))
+    # 30 for each head, by the teachers' share, in the photo's part of the loss alone.
+    assert doubting == pytest.approx(30 * TAUGHT_SHARE * PATTERN_WEIGHT["image"] * (HIERARCHY_WEIGHT + FLAT_WEIGHT), rel=0.01)
+    nobody = targets(taught=np.roll(taught, 1, axis=0), labels=np.full_like(labels, -1))
+    assert float(model.compute_loss(given(), nobody, outputs(sure=30.0))) < 1e-9, "an attribute without a label stays out"
 
 
 def test_a_made_outlier_is_not_asked_what_it_is() -> None:
