@@ -159,6 +159,18 @@ def build_label_space(
     return LabelSpace(tuple(heads), attributes, contradictions)
 
 
+def matching_columns(space: LabelSpace, labels_json: Mapping[str, Any]) -> NDArray[np.int64]:
+    """int64[published_width]: where the logits of a bundle with this `labels.json` hold each path and label of `space`, -1
+    where they do not."""
+    theirs: dict[tuple[Any, ...], int] = {}
+    for head in labels_json["heads"]:
+        levels = tuple(head.get("levels") or [head["attribute"]])
+        paths = head.get("paths") or [[label] for label in head["labels"]]
+        theirs |= {(levels, tuple(path)): head["offset"] + i for i, path in enumerate(paths)}
+    published = (head for head in space.heads if not head.auxiliary)
+    return np.array([theirs.get((head.levels, path), -1) for head in published for path in head.paths])
+
+
 def applicability(
     space: LabelSpace,
     encoded: NDArray[np.int32],

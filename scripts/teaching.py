@@ -10,7 +10,7 @@ arXiv:1805.04770.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scripts.labels import LabelSpace
+from scripts.labels import LabelSpace, matching_columns
 from scripts.served_model import ServedModel
 
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ def taught_answers(
 
     A label that a teacher does not know gets nothing from it; a head that it lacks is left to the others.
     """
-    columns = [_columns(space, teacher) for teacher in teachers]
+    columns = [matching_columns(space, teacher.bundle.labels_json) for teacher in teachers]
     taught = np.zeros((len(photos), space.published_width), np.float16)
     for start in tqdm(range(0, len(rows), batch_size), desc="asking the teachers", unit="batch"):
         chosen = rows[start : start + batch_size]
@@ -80,14 +80,3 @@ def _own_logits(network: keras.Model, photos: NDArray[np.uint8]) -> Floats:
 
 def _published(space: LabelSpace) -> list[Any]:
     return [head for head in space.heads if not head.auxiliary]
-
-
-def _columns(space: LabelSpace, teacher: ServedModel) -> NDArray[np.int64]:
-    """int64[published_width]: where the teacher's logits hold each of our paths and labels, -1 where nowhere."""
-    theirs: dict[tuple[Any, ...], int] = {}
-    heads: Sequence[Mapping[str, Any]] = teacher.bundle.labels_json["heads"]
-    for head in heads:
-        levels = tuple(head.get("levels") or [head["attribute"]])
-        paths = head.get("paths") or [[label] for label in head["labels"]]
-        theirs |= {(levels, tuple(path)): head["offset"] + i for i, path in enumerate(paths)}
-    return np.array([theirs.get((head.levels, path), -1) for head in _published(space) for path in head.paths])

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 # oneDNN's convolutions train a third faster on CPUs where TensorFlow leaves them off. Must be set before its import.
@@ -50,6 +50,7 @@ from scripts.model_card import model_card
 from scripts.network import build_network
 from scripts.pictures import draw_run
 from scripts.served_model import ServedModel
+from scripts.starting_point import read_starting_point
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,6 +73,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     keras.utils.set_random_seed(config.training.seed)
 
     # ---- read -------------------------------------------------------------------------------------------------------
+    start = read_starting_point(arguments.start) if arguments.start else None
+    if start:
+        config = replace(config, network=start.network)  # a branch that the catalogue has nothing for is left out below
     catalogue = load_catalogue(config, cache_dir=arguments.runs / "cache", limit=arguments.limit)
     write_bad_rows(catalogue.report, run_dir / "bad_rows.csv")
     print("\n".join(catalogue.report.lines()), flush=True)
@@ -93,8 +97,8 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     if space.contradicting_rows:
         print(f"{space.contradicting_rows} training rows contradict the usual parent of their label; the label is believed")
     rows = rows_of(catalogue, space, has_image=config.network.image_height > 0)
-    tokenizer = None
-    if config.network.max_tokens:
+    tokenizer = start.tokenizer if start and config.network.max_tokens else None
+    if config.network.max_tokens and tokenizer is None:
         tokenizer = TitleTokenizer.train(
             (catalogue.titles[row] for row in train_rows),
             vocabulary_size=config.network.vocabulary_size,
@@ -103,6 +107,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     network = build_network(
         config.network, vocabulary_size=tokenizer.vocabulary_size if tokenizer else 1, logits_width=space.logits_width
     )
+    if start:
+        taken = start.pour_into(network, space)
+        print(f"starting from {arguments.start}; {taken} of {space.published_width} labels are known to it", flush=True)
     model = Recogniser(network, space, config.network, config.training)
     print(
         f"{network.count_params() / 1e6:.2f} M parameters, {len(train_rows)} training rows, {len(val_rows)} validation",
@@ -149,6 +156,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
             "backend": keras.backend.backend(),
             "seconds": round(sum(entry["seconds"] for entry in history)),
             "parameters": network.count_params(),
+            "network": asdict(config.network),  # for `--from`
         },
         held_out={"splits": ["val (calibration only)", "test"]},
     )
@@ -225,6 +233,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="BUNDLE",
         help="a bundle whose answers are learned from in the second round (training.taught_epochs); may be repeated",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="BUNDLE",
+        help="start from this bundle's weights, such as models/fashion/2: a small catalogue of another kind learns faster so",
     )
     parser.add_argument("--limit", type=int, help="read only so many rows, for a quick try")
     parser.add_argument("--without", choices=["image", "text"], help="train with a branch removed, to see what it is worth")
