@@ -44,6 +44,7 @@ from scripts.export import (
     write_network,
 )
 from scripts.fitting import fit
+from scripts.held_out import column_and_labels, held_out_labels, held_out_rows
 from scripts.labels import LabelSpace, applicability, build_label_space
 from scripts.losses import Recogniser
 from scripts.model_card import model_card
@@ -86,7 +87,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         )
 
     # ---- lay out: labels, title pieces, network -------------------------------------------------------------------------
-    train_rows, val_rows = (np.flatnonzero(catalogue.split == name) for name in ("train", "val"))
+    held_out = held_out_rows(catalogue, arguments.hold_out)
+    train_rows = np.flatnonzero((catalogue.split == "train") & ~held_out)
+    val_rows = np.flatnonzero(catalogue.split == "val")
     space = build_label_space(
         catalogue.labels,
         train_rows,
@@ -158,7 +161,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
             "parameters": network.count_params(),
             "network": asdict(config.network),  # for `--from`
         },
-        held_out={"splits": ["val (calibration only)", "test"]},
+        held_out={"splits": ["val (calibration only)", "test"]} | held_out_labels(arguments.hold_out),
     )
     drawn = draw_digits() if config.training.image_augmentation == "digits" else draw_products()
     with new_bundle(destination, replace_existing=arguments.version is not None) as folder:
@@ -241,6 +244,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="BUNDLE",
         help="start from this bundle's weights, such as models/fashion/2: a small catalogue of another kind learns faster so",
     )
+    parser.add_argument(
+        "--hold-out",
+        type=column_and_labels,
+        action="append",
+        default=[],
+        metavar="COLUMN=LABEL,...",
+        help='keep rows with these labels from training, such as "brandName=Nike,Fila"; `evaluate` then says what new brands '
+        "cost; may be repeated",
+    )
     parser.add_argument("--limit", type=int, help="read only so many rows, for a quick try")
     parser.add_argument("--without", choices=["image", "text"], help="train with a branch removed, to see what it is worth")
     parser.add_argument(
@@ -248,6 +260,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     arguments = parser.parse_args(argv)
     arguments.command_line = argv
+    arguments.hold_out = dict(arguments.hold_out)
     return arguments
 
 

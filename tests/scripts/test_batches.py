@@ -180,7 +180,7 @@ def test_as_many_photos_as_asked_are_shown_on_another_ground_and_stay_familiar()
 
 
 def test_what_was_taught_goes_with_its_row() -> None:
-    taught = np.arange(COUNT, dtype=np.float16)[:, None] / 1024
+    taught = (np.arange(COUNT)[:, None] / 1024).astype(np.float16)
     batches = TrainingBatches(
         ROWS, np.arange(TRAIN), tokenizer=TOKENIZER, label_names=["bowl"], batch_size=64, seed=1, epoch=0,
         strokes_are_outliers=True, taught=taught,

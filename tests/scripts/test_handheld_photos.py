@@ -37,7 +37,8 @@ def test_the_product_stays_and_the_ground_changes() -> None:
     corners, middles = [], []
     for _ in range(40):
         result = handheld_photo(rng, photo)
-        assert (result.shape, result.dtype) == (photo.shape, np.uint8)
+        assert result.shape == photo.shape
+        assert result.dtype == np.uint8
         redness = result[..., 0].astype(int) - result[..., 1:].max(axis=2)
         middles.append((redness > 60).mean())
         corners.append(result[0, 0].astype(int))
