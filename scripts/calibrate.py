@@ -30,6 +30,9 @@ MIN_ROWS_AGREEMENT = 100
 # An attribute that most rows lack says little about whether photo and title agree.
 MIN_COVERAGE_AGREEMENT = 0.5
 CONFLICTING_SHARE = 0.01
+# What leaving a contradicting title out may cost where photo and title do belong together.
+CONTRADICTION_COST = 0.001
+CONTRADICTING_SHARE = 0.01
 
 
 def calibrate(
@@ -44,20 +47,40 @@ def calibrate(
 ) -> dict[str, Any]:
     """All parameters for a bundle, from the network's outputs on the validation rows."""
     labels_json = space.to_json(applies)
-    has_image = bool(rows.photo_present[val_rows].any())
-    has_text = tokenizer is not None
-    patterns = [p for p in PATTERNS if (p == "image" or has_text) and (p == "text" or has_image)]
-    if not len(val_rows):
+    title_present = np.array([bool(rows.titles[row].strip()) for row in val_rows], bool)
+    return calibrate_outputs(
+        predict(model, rows, val_rows, tokenizer=tokenizer) if len(val_rows) else {},
+        published_truth(space, rows.labels[val_rows]),
+        labels_json=labels_json,
+        photo_present=rows.photo_present[val_rows],
+        title_present=title_present & (tokenizer is not None),
+        title_group=rows.title_group[val_rows],
+        reads_titles=tokenizer is not None,
+        seed=seed,
+    )
+
+
+def calibrate_outputs(
+    outputs: Mapping[str, NDArray[Any]],
+    truth: Mapping[str, NDArray[np.int64]],
+    *,
+    labels_json: Mapping[str, Any],
+    photo_present: NDArray[np.bool_],
+    title_present: NDArray[np.bool_],
+    title_group: NDArray[np.int32],
+    reads_titles: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """The same from any outputs of N rows and their true labels (`truth` as `published_truth` gives it)."""
+    has_image = bool(photo_present.any())
+    patterns = [p for p in PATTERNS if (p == "image" or reads_titles) and (p == "text" or has_image)]
+    if not len(photo_present):
         return {
             "format_version": 1,
             "patterns": {p: {"temperature": {}, "thresholds": {}} for p in patterns},
             "in_domain": {},
             "agreement": None,
         }
-    outputs = predict(model, rows, val_rows, tokenizer=tokenizer)
-    truth = published_truth(space, rows.labels[val_rows])
-    title_present = np.array([bool(rows.titles[row].strip()) for row in val_rows])
-    photo_present = rows.photo_present[val_rows]
     usable = {"both": photo_present & title_present, "image": photo_present, "text": title_present}
     calibration: dict[str, Any] = {
         "format_version": 1,
@@ -73,12 +96,35 @@ def calibrate(
         "agreement": None,
     }
     if "both" in patterns and usable["both"].sum() >= MIN_ROWS_AGREEMENT:
-        answerer = Answerer(labels_json, calibration)
         both = {name: value[usable["both"]] for name, value in outputs.items()}
-        groups = rows.title_group[val_rows][usable["both"]]
-        known = {name: column[usable["both"]] != UNKNOWN for name, column in truth.items()}
-        calibration["agreement"] = _calibrate_agreement(answerer, both, groups, known, seed)
+        true = {name: column[usable["both"]] for name, column in truth.items()}
+        known = {name: column != UNKNOWN for name, column in true.items()}
+        agreement = _calibrate_agreement(Answerer(labels_json, calibration), both, title_group[usable["both"]], known, seed)
+        calibration["agreement"] = agreement
+        answerer = Answerer(labels_json, calibration)
+        agreement["contradicts_below"] = contradiction_limit(
+            answerer.agreement_scores(both), _right(answerer, both, "fused", true), _right(answerer, both, "image", true)
+        )
     return calibration
+
+
+def _right(
+    answerer: Answerer, outputs: Mapping[str, NDArray[Any]], side: str, truth: Mapping[str, NDArray[np.int64]]
+) -> NDArray[np.bool_]:
+    """bool[N]: whether a side names what the item is: the finest level of the hierarchy, or else the first attribute."""
+    kind = answerer.hierarchy[-1] if answerer.hierarchy else answerer.attributes[0]
+    return np.asarray(answerer.layout.best_labels(outputs[f"{side}_logits"], kind) == truth[kind])
+
+
+def contradiction_limit(scores: NDArray[Any], fused_right: NDArray[np.bool_], image_right: NDArray[np.bool_]) -> float:
+    """The agreement score under which a title is taken for another product's and left out of the answer: the highest that
+    costs the items with their own titles at most `CONTRADICTION_COST` of their right answers and touches at most
+    `CONTRADICTING_SHARE` of them. Nothing is known here of how titles go wrong, so nothing is assumed of it."""
+    order = np.argsort(scores, kind="stable")
+    lost = np.cumsum(fused_right[order].astype(int) - image_right[order].astype(int))
+    too_dear = np.flatnonzero(lost > CONTRADICTION_COST * len(scores))
+    count = min([int(CONTRADICTING_SHARE * len(scores)), *too_dear[:1].tolist()])
+    return round(float(scores[order[count]]), 6)
 
 
 def published_truth(space: LabelSpace, encoded: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:

@@ -66,6 +66,7 @@ class Answerer:
             limit = (calibration.get("in_domain", {}).get(modality) or {}).get("min_logit")
             self._min_logit[modality] = None if limit is None else float(limit)
         self._agreement = _AgreementTable.of(calibration.get("agreement"), self.attributes)
+        self._contradicts_below = float((calibration.get("agreement") or {}).get("contradicts_below", 0.0))
         self._table = ScoreTable(self.layout, self._temperature)
         # Rows of the hierarchy from coarse to fine, each with the parent's label index of every label (none for the first).
         self._levels = [(self._row[name], self._parent_index(name)) for name in self.hierarchy if name in self._row]
@@ -114,14 +115,17 @@ class Answerer:
     ) -> Classification:
         """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
 
-        A title that looks like nothing the model has read is left out when there is a photo: the answer, and `inputs`,
-        are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes every decision `abstain`.
+        A title that looks like nothing the model has read, or like another product's, is left out when there is a familiar
+        photo: the answer, and `inputs`, are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes
+        every decision `abstain`.
         """
+        agreement = self._agree(scores, position) if image_present and text_present else None
         image_familiar = image_present and self._is_familiar(outputs["image_in_domain"][position], "image")
         text_familiar = text_present and self._is_familiar(outputs["text_in_domain"][position], "text")
+        contradicts = agreement is not None and agreement.score < self._contradicts_below
         inputs: tuple[Modality, ...]
         pattern: Pattern
-        if image_present and text_present and (text_familiar or not image_familiar):
+        if image_present and text_present and (not image_familiar or (text_familiar and not contradicts)):
             pattern, inputs = "both", ("image", "text")
         elif image_present:
             pattern, inputs = "image", ("image",)
@@ -129,8 +133,31 @@ class Answerer:
             pattern, inputs = "text", ("text",)
         abstains = not (image_familiar if image_present else text_familiar)
         answers = self._answers(scores, position, pattern, attributes, top_k, precision, abstains)
-        agreement = self._agree(scores, position) if image_present and text_present else None
         return Classification(inputs, answers, agreement)
+
+    def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """bool[...]: of items with photo and title, whose answer is the photo's alone. `answer`'s rule, for arrays."""
+        image_familiar, text_familiar = (
+            self._min_logit[modality] is None or outputs[f"{modality}_in_domain"] >= self._min_logit[modality]
+            for modality in ("image", "text")
+        )
+        contradicts: NDArray[np.bool_] | bool = False
+        if self._agreement is not None and self._contradicts_below > 0:
+            contradicts = self.agreement_scores(outputs) < self._contradicts_below
+        shape = np.shape(outputs["image_in_domain"])
+        return np.broadcast_to(image_familiar & (np.logical_not(text_familiar) | contradicts), shape)
+
+    def agreement_scores(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
+        """float64[...]: `Agreement.score` of items with photo and title. Raises ValueError for a bundle without it."""
+        table = self._agreement
+        if table is None:
+            raise ValueError("the bundle was not calibrated for agreement")
+        names = [name for name, weight in zip(self.attributes, table.weights, strict=True) if weight]
+        features = agreement_features(self, outputs, names)
+        total = features["cosine"] * table.cosine_weight + table.bias
+        for name in names:
+            total = total + features[name] * table.weights[self._row[name]]
+        return np.asarray(_sigmoid(total), np.float64)
 
     def is_familiar(self, outputs: Mapping[str, NDArray[Any]], modality: Modality) -> bool:
         """Whether the photo or the title looks like the training data. True where there was too little data to tell."""
@@ -220,7 +247,11 @@ class Answerer:
                 for side, best in ((sides[0], image_best), (sides[1], text_best))
             ]
             conflicts.append(Conflict(self.attributes[row], *candidates))
-        return Agreement(1.0 / (1.0 + float(np.exp(-np.clip(score, -50, 50)))), tuple(conflicts))
+        return Agreement(float(_sigmoid(score)), tuple(conflicts))
+
+
+def _sigmoid(value: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-np.clip(value, -50, 50)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ class Agreement(_Model):
     weights: list[float]
     bias: float
     conflict_below: dict[str, float] = {}
+    contradicts_below: Probability = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

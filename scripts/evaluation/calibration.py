@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.engine.items import Pattern
 from scripts.evaluation.evaluation import Evaluation, NotApplicable
-from scripts.evaluation.figures import NO_LABEL, Quality
+from scripts.evaluation.figures import NO_LABEL, Quality, served_answers
 from scripts.statistics import expected_calibration_error
 
 MANY_ROWS = 1000
@@ -25,11 +25,8 @@ SIMULATIONS = 200
 def confidences(evaluation: Evaluation, pattern: Pattern, attribute: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """(calibrated confidence of the answer, whether it is right) of the usable rows that have a label."""
     chosen = evaluation.usable(pattern) & (evaluation.truth[attribute] != NO_LABEL)
-    logits = evaluation.logits(pattern)[chosen]
-    layout, temperature = evaluation.answerer.layout, evaluation.answerer.temperature(pattern, attribute)
-    guess = layout.best_labels(logits, attribute)
-    probabilities = layout.probabilities(logits, attribute, temperature)
-    return probabilities[np.arange(len(guess)), guess], guess == evaluation.truth[attribute][chosen]
+    guess, confidence = served_answers(evaluation.answerer, evaluation.outputs, pattern, attribute)
+    return confidence[chosen], (guess == evaluation.truth[attribute])[chosen]
 
 
 def chance_limit(confidence: NDArray[Any], seed: int, simulations: int = SIMULATIONS) -> float:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.answers import OUTPUT_OF_PATTERN, PATTERNS, Answerer
+from app.engine.answers import PATTERNS, Answerer
 from app.engine.items import Pattern
 from scripts.data.catalogue import Catalogue, CatalogueError
-from scripts.evaluation.figures import NO_LABEL, truth_indices
+from scripts.evaluation.figures import NO_LABEL, served_answers, truth_indices
 from scripts.served_model import Outputs, ServedModel
 
 PATTERN_TITLES = {"both": "photo + title", "image": "photo only", "text": "title only"}
@@ -133,15 +133,14 @@ class Evaluation:
             self._outputs[name] = self.model.run(photos, titles, progress=name if self._progress else None)
         return self._outputs[name]
 
-    def logits(self, pattern: Pattern) -> NDArray[np.float32]:
-        """float32[N, L] that answers of the pattern are read from."""
-        return self.outputs[f"{OUTPUT_OF_PATTERN[pattern]}_logits"]
+    def guesses(self, pattern: Pattern, attribute: str) -> NDArray[np.int64]:
+        """int64[N]: the label that the service answers for each row."""
+        return served_answers(self.answerer, self.outputs, pattern, attribute)[0]
 
     def right(self, pattern: Pattern, attribute: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Two bool[N]: whether the answer is right, and whether there is a truth to compare with."""
         target = self.truth[attribute]
-        guess = self.answerer.layout.best_labels(self.logits(pattern), attribute)
-        return guess == target, self.usable(pattern) & (target != NO_LABEL)
+        return self.guesses(pattern, attribute) == target, self.usable(pattern) & (target != NO_LABEL)
 
     @property
     def kind_attribute(self) -> str:

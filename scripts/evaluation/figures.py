@@ -34,6 +34,27 @@ def truth_indices(answerer: Answerer, labels: Mapping[str, LabelColumn]) -> dict
     return result
 
 
+def served_answers(
+    answerer: Answerer, outputs: Outputs, pattern: Pattern, attribute: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """int64[N] and float64[N]: the label that the service answers for every row, and how sure it is. With photo and title it is
+    the photo's alone where the service leaves the title out."""
+    guess, confidence = _read(answerer, outputs, pattern, attribute)
+    if pattern == "both" and (left_out := answerer.leaves_title_out(outputs)).any():
+        of_photo, sure = _read(answerer, outputs, "image", attribute)
+        guess, confidence = np.where(left_out, of_photo, guess), np.where(left_out, sure, confidence)
+    return guess, confidence
+
+
+def _read(
+    answerer: Answerer, outputs: Outputs, pattern: Pattern, attribute: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    logits = outputs[f"{OUTPUT_OF_PATTERN[pattern]}_logits"]
+    guess = answerer.layout.best_labels(logits, attribute)
+    probabilities = answerer.layout.probabilities(logits, attribute, answerer.temperature(pattern, attribute))
+    return guess, probabilities[np.arange(len(guess)), guess]
+
+
 def attribute_quality(
     answerer: Answerer,
     outputs: Outputs,
@@ -43,15 +64,12 @@ def attribute_quality(
 ) -> Quality:
     """Per attribute: `n`, `accuracy`, `macro_f1` (classes with n >= 10), `ece` (15 bins, debiased), over the usable rows
     that have a label."""
-    logits = outputs[f"{OUTPUT_OF_PATTERN[pattern]}_logits"]
     result: Quality = {}
     for name, target in truth.items():
         chosen = usable & (target != NO_LABEL)
         if not chosen.any():
             continue
-        guess = answerer.layout.best_labels(logits[chosen], name)
-        probabilities = answerer.layout.probabilities(logits[chosen], name, answerer.temperature(pattern, name))
-        confidence = probabilities[np.arange(len(guess)), guess]
+        guess, confidence = (values[chosen] for values in served_answers(answerer, outputs, pattern, name))
         right = guess == target[chosen]
         result[name] = {
             "n": int(chosen.sum()),

@@ -64,7 +64,7 @@ def draw_confusion(path: Path, evaluation: Evaluation, pattern: Pattern) -> None
     """The classes of the finest kind that are mixed up most; shares of each true class. NotApplicable without mistakes."""
     name = evaluation.kind_attribute
     chosen = evaluation.usable(pattern) & (evaluation.truth[name] != NO_LABEL)
-    guess = evaluation.answerer.layout.best_labels(evaluation.logits(pattern)[chosen], name)
+    guess = evaluation.guesses(pattern, name)[chosen]
     worst, counts = confusion(evaluation.truth[name][chosen], guess)
     if not len(worst):
         raise NotApplicable("there is no mistake to draw")
@@ -152,7 +152,7 @@ def draw_mistakes(path: Path, evaluation: Evaluation, pattern: Pattern) -> None:
     figure, axes = plt.subplots(rows_shown, columns, figsize=(2.2 * columns, 3.3 * rows_shown), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    guesses = evaluation.answerer.layout.best_labels(evaluation.logits(pattern)[hardest], name)
+    guesses = evaluation.guesses(pattern, name)[hardest]
     for axis, row, guess in zip(axes.flat, hardest, guesses, strict=False):
         if evaluation.photos is not None:
             _photo(axis, evaluation.photos[row])

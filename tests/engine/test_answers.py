@@ -329,6 +329,47 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
+def contradicting(limit: float = 0.1) -> Answerer:
+    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit})
+
+
+def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    found = classify(outputs, answerer=contradicting())
+    assert found.inputs == ("image",)
+    assert found.attributes == classify(outputs, text=False).attributes
+    assert found.agreement is not None
+    assert [conflict.attribute for conflict in found.agreement.conflicts] == ["articleType"]
+    assert classify(outputs, answerer=contradicting(0.0)).inputs == ("image", "text"), "a bundle without a limit"
+    matching = outputs_of(logits_for("Jeans"))
+    assert classify(matching, answerer=contradicting()).inputs == ("image", "text")
+
+
+def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
+    outputs = outputs_of(
+        logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0, image_in_domain=-1.0
+    )
+    found = classify(outputs, answerer=contradicting())
+    assert found.inputs == ("image", "text")
+    assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
+
+
+@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1))
+def test_arrays_leave_out_the_titles_that_single_answers_do(
+    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float
+) -> None:
+    outputs = outputs_of(
+        logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
+    )
+    answerer = contradicting(limit)
+    found = classify(outputs, answerer=answerer)
+    assert found.agreement is not None
+    assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
+    if abs(found.agreement.score - limit) > 1e-6:
+        batch = {name: np.stack([value, value]) for name, value in outputs.items()}
+        assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
+
+
 # ---- without a hierarchy
 
 
