@@ -31,7 +31,7 @@ learns to listen to the title too."""
 MIXED_SHARE = 0.6
 """How many photos of a view are mixed with another item's. On its own training photos the branch is right nearly always, on
 new ones five times in six: a fusion that only ever met the former would believe a wrong photo over a right title."""
-TITLE_CHANGES = 0.4
+TITLE_CHANGES = 0.5
 """The end of training sees titles closer to those that will be served."""
 
 SWAPPED_TITLE_SHARE = 0.12

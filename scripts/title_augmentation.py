@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from app.engine.text import clean_title
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
+FOREIGN_WORD_SHARE = 0.3
+"""Titles that name a class of something else beside their own ("with free socks"): the photo must then say which is meant."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -47,7 +49,7 @@ class TitleAugmentation:
             words = [word for word in words if rng.random() > 0.15]
         if rng.random() < 0.25 * self._strength:
             words = [misspell(word, rng) if rng.random() < 0.2 else word for word in words]
-        if self._foreign and rng.random() < 0.06 * self._strength:
+        if self._foreign and rng.random() < FOREIGN_WORD_SHARE * self._strength:
             words.insert(rng.randint(0, len(words)), rng.choice(self._foreign))
         return " ".join(words)
 

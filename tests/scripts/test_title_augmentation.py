@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.title_augmentation import TitleAugmentation, class_stems, mask_class_words, misspell, stem
+from scripts.title_augmentation import FOREIGN_WORD_SHARE, TitleAugmentation, class_stems, mask_class_words, misspell, stem
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,5 @@ def test_most_titles_stay_readable_and_some_lose_their_class_word() -> None:
     changed = [augment("Puma Men Grey T-shirt") for _ in range(1000)]
     assert 0.4 < sum("t-shirt" in title for title in changed) / 1000 < 0.75
     assert sum("puma" in title for title in changed) / 1000 > 0.85
-    assert 0.3 < sum(title == "puma men grey t-shirt" for title in changed) / 1000 < 0.6
-    assert 0.02 < sum("watch" in title for title in changed) / 1000 < 0.12
+    assert 0.2 < sum(title == "puma men grey t-shirt" for title in changed) / 1000 < 0.5
+    assert abs(sum("watch" in title for title in changed) / 1000 - FOREIGN_WORD_SHARE) < 0.05
