@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,12 @@ from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.normalisation import settle_normalisation
+from scripts.rounds import Round, meet_half_way, rounds
 from scripts.served_model import ServedModel
 from scripts.teaching import taught_answers
+
+TAUGHT, FIRST_ROUND = "taught.npy", "first_round.npz"
+"""In the run's folder, what a second round begins with: the teachers' answers and the weights it starts from."""
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -76,16 +79,6 @@ class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
             variable.assign(average)
 
 
-def photo_sizes(network: NetworkConfig, training: TrainingConfig) -> list[tuple[int, int]]:
-    """Height and width of the photos of each epoch, a multiple of four."""
-    full = (network.image_height, network.image_width)
-    shares = []
-    for epoch in range(training.epochs):
-        done = epoch / max(1, training.epochs)
-        shares.append(1.0 if not training.progressive_resizing or done >= 0.6 else 0.6 if done < 0.35 else 0.8)
-    return [full if s == 1.0 else (max(8, round(full[0] * s / 4) * 4), max(8, round(full[1] * s / 4) * 4)) for s in shares]
-
-
 def fit(
     model: Recogniser,
     rows: Rows,
@@ -121,9 +114,12 @@ def fit(
             if len(history) > this.start:
                 restore_checkpoint(checkpoint, model, [optimizer])
             if this.is_taught:
-                taught = _lessons(
-                    run_dir / "taught.npy", model, rows, with_photo, space, teachers, anew=len(history) == this.start
-                )
+                if len(history) == this.start:
+                    np.save(
+                        run_dir / TAUGHT, taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
+                    )
+                    np.savez(run_dir / FIRST_ROUND, *(np.asarray(v) for v in model.trainable_variables))
+                taught = _kept(run_dir / TAUGHT)
             for epoch in range(len(history), this.stop):
                 if network.image_height and size != this.sizes[epoch - this.start]:
                     size = this.sizes[epoch - this.start]
@@ -166,6 +162,8 @@ def fit(
                 of = training.epochs + training.taught_epochs
                 print(f"epoch {epoch + 1}/{of}  {size[0]}x{size[1]}  {shown}", flush=True)
             optimizer.use_averages(model.trainable_variables)
+            if this.is_taught:
+                meet_half_way(model.trainable_variables, _kept(run_dir / FIRST_ROUND))
             settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
     if model.has_image and model.has_text and tokenizer and training.finishing_passes:
         finish(
@@ -174,28 +172,6 @@ def fit(
         if len(val_rows):
             history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
     return history
-
-
-@dataclass(frozen=True)
-class Round:
-    """Epochs `start` to `stop` under one schedule; `sizes` are height and width of each epoch's photos."""
-
-    start: int
-    stop: int
-    learning_rate: float
-    sizes: list[tuple[int, int]]
-    is_taught: bool
-
-
-def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:
-    """The first round, and a second one taught by its result where that is asked for and there are photos."""
-    full = (network.image_height, network.image_width)
-    sizes = photo_sizes(network, training) if network.image_height else [full] * training.epochs
-    result = [Round(0, training.epochs, training.learning_rate, sizes, is_taught=False)]
-    if training.taught_epochs and has_image:
-        stop = training.epochs + training.taught_epochs
-        result.append(Round(training.epochs, stop, training.learning_rate / 2, [full] * training.taught_epochs, is_taught=True))
-    return result
 
 
 def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingConfig) -> AveragingAdamW:
@@ -213,24 +189,12 @@ def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingCon
     return optimizer
 
 
-def _lessons(
-    kept: Path,
-    model: Recogniser,
-    rows: Rows,
-    with_photo: NDArray[np.int64],
-    space: LabelSpace,
-    teachers: Sequence[ServedModel],
-    *,
-    anew: bool,
-) -> NDArray[np.float16]:
-    """The teachers' answers, asked for where the round begins and read where it goes on: the network has changed since."""
-    if anew:
-        taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
-        np.save(kept, taught)
-        return taught
-    if not kept.exists():
-        raise ValueError(f"{kept} is gone, so the second round cannot go on; start again without --resume")
-    return np.asarray(np.load(kept, allow_pickle=False), np.float16)
+def _kept(path: Path) -> Any:
+    """What the second round began with: an array, or the list of an archive's. The network has changed since."""
+    if not path.exists():
+        raise ValueError(f"{path} is gone, so the second round cannot go on; start again without --resume")
+    stored = np.load(path, allow_pickle=False)
+    return [stored[name] for name in stored.files] if path.suffix == ".npz" else stored
 
 
 def predict(

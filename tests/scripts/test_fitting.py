@@ -17,10 +17,11 @@ from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
-from scripts.fitting import AveragingAdamW, WarmupCosine, fit, photo_sizes, rounds
+from scripts.fitting import FIRST_ROUND, TAUGHT, AveragingAdamW, WarmupCosine, fit
 from scripts.labels import build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
+from scripts.rounds import meet_half_way, photo_sizes, rounds
 from tests.scripts.conftest import steps_untraced
 
 NETWORK = NetworkConfig(
@@ -72,12 +73,12 @@ def eager() -> Iterator[None]:
         yield
 
 
-TAUGHT = replace(TRAINING, epochs=1, taught_epochs=2)
+TAUGHT_TRAINING = replace(TRAINING, epochs=1, taught_epochs=2)
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-@pytest.mark.parametrize(("training", "killed_after"), [(TRAINING, 1), (TAUGHT, 1), (TAUGHT, 2)])
+@pytest.mark.parametrize(("training", "killed_after"), [(TRAINING, 1), (TAUGHT_TRAINING, 1), (TAUGHT_TRAINING, 2)])
 def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
     training: TrainingConfig,
     killed_after: int,
@@ -113,15 +114,22 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-def test_a_second_round_without_what_it_was_taught_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, training=TAUGHT)
-    (tmp_path / "taught.npy").unlink()
+@pytest.mark.parametrize("kept", [TAUGHT, FIRST_ROUND])
+def test_a_second_round_without_what_it_began_with_is_refused(kept: str, tmp_path: Path) -> None:
+    run(tmp_path, training=TAUGHT_TRAINING)
+    (tmp_path / kept).unlink()
     with pytest.raises(ValueError, match="start again without --resume"):
-        run(tmp_path, training=replace(TAUGHT, taught_epochs=3), resume=True)
+        run(tmp_path, training=replace(TAUGHT_TRAINING, taught_epochs=3), resume=True)
+
+
+def test_half_way_is_the_mean() -> None:
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([[4.0]])]
+    meet_half_way(variables, [np.array([3.0, 2.0]), np.array([[0.0]])])
+    assert [np.asarray(v).tolist() for v in variables] == [[2.0, 2.0], [[2.0]]]
 
 
 def test_the_second_round_is_gentler_and_at_full_size() -> None:
-    training = replace(TAUGHT, epochs=4, learning_rate=0.4, progressive_resizing=True)
+    training = replace(TAUGHT_TRAINING, epochs=4, learning_rate=0.4, progressive_resizing=True)
     first, second = rounds(replace(NETWORK, image_height=80, image_width=60), training, has_image=True)
     assert (first.start, first.stop, second.start, second.stop) == (0, 4, 4, 6)
     assert (first.learning_rate, second.learning_rate) == (0.4, 0.2)

@@ -1,0 +1,58 @@
+"""The rounds of a run: which epochs, at what learning rate, on photos of what size, and what becomes of two rounds' weights.
+
+Owns the plan. Refuses to know how an epoch is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.config import NetworkConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Round:
+    """Epochs `start` to `stop` under one schedule; `sizes` are height and width of each epoch's photos."""
+
+    start: int
+    stop: int
+    learning_rate: float
+    sizes: list[tuple[int, int]]
+    is_taught: bool
+
+
+def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:
+    """The first round, and a second one taught by its result where that is asked for and there are photos."""
+    full = (network.image_height, network.image_width)
+    sizes = photo_sizes(network, training) if network.image_height else [full] * training.epochs
+    result = [Round(0, training.epochs, training.learning_rate, sizes, is_taught=False)]
+    if training.taught_epochs and has_image:
+        stop = training.epochs + training.taught_epochs
+        result.append(Round(training.epochs, stop, training.learning_rate / 2, [full] * training.taught_epochs, is_taught=True))
+    return result
+
+
+def photo_sizes(network: NetworkConfig, training: TrainingConfig) -> list[tuple[int, int]]:
+    """Height and width of the photos of each epoch, a multiple of four."""
+    full = (network.image_height, network.image_width)
+    shares = []
+    for epoch in range(training.epochs):
+        done = epoch / max(1, training.epochs)
+        shares.append(1.0 if not training.progressive_resizing or done >= 0.6 else 0.6 if done < 0.35 else 0.8)
+    return [full if s == 1.0 else (max(8, round(full[0] * s / 4) * 4), max(8, round(full[1] * s / 4) * 4)) for s in shares]
+
+
+def meet_half_way(variables: Sequence[Any], others: Sequence[NDArray[Any]]) -> None:
+    """Put the mean of the variables and the others in place of the variables.
+
+    A second round that starts where the first one ended stays in its valley, and half way between the two is better than either
+    on what the first one saw, and nearly as good as the second on what only that one saw (Wortsman et al. 2021,
+    arXiv:2109.01903).
+    """
+    for variable, other in zip(variables, others, strict=True):
+        variable.assign((np.asarray(variable) + other) / 2)
