@@ -48,6 +48,9 @@ from app.engine.items import (
 )
 from app.main import create_app
 from app.settings import Settings
+from tests.parallel import pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_make_scheduler"]
 
 COLOURS = ("Black", "White", "Red", "Green", "Blue")
 _RGB = ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
