@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 from PIL import Image, UnidentifiedImageError
@@ -48,6 +49,13 @@ from app.engine.items import (
 )
 from app.main import create_app
 from app.settings import Settings
+from tests.parallel import pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_make_scheduler"]
+
+# An example's time by the clock is what the machine's other work leaves of it: a test that is about time measures it itself.
+hypothesis.settings.register_profile("by count alone", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("by count alone")
 
 COLOURS = ("Black", "White", "Red", "Green", "Blue")
 _RGB = ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))

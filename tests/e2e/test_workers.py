@@ -21,8 +21,16 @@ from tests.tiny_bundle import write_tiny_bundle
 TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workers(tiny_models: Path) -> Iterator[Service]:
+    """Shared by the tests after which it still serves with two workers."""
+    with Service(tiny_models, WORKERS="2") as running:
+        yield running
+
+
+@pytest.fixture
+def doomed_workers(tiny_models: Path) -> Iterator[Service]:
+    """For the tests that end it."""
     with Service(tiny_models, WORKERS="2") as running:
         yield running
 
@@ -36,38 +44,24 @@ def classify(url: str, times: int) -> list[int]:
     return [httpx.post(f"{url}/v1/classify", json=TITLE, trust_env=False, timeout=30).status_code for _ in range(times)]
 
 
+def both_workers(service: Service) -> set[int]:
+    """The two, once those that earlier tests ended are gone and replaced: as many connections find both answering."""
+    deadline_s = time.monotonic() + 30
+    while len(pids := children(service.process.pid)) != 2 and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert len(pids) == 2
+    assert classify(service.url, 12) == [200] * 12
+    return pids
+
+
 def counted(url: str) -> float:
     text = httpx.get(f"{url}/metrics", trust_env=False).text
     rows = [line for line in text.splitlines() if line.startswith("itemlens_http_requests_total") and "classify" in line]
     return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
 
 
-def test_metrics_are_the_sum_over_the_workers_and_outlive_them(workers: Service) -> None:
-    assert classify(workers.url, 20) == [200] * 20
-    assert [counted(workers.url) for _ in range(6)] == [20] * 6  # whichever worker answers
-
-    victim = min(children(workers.process.pid))
-    os.kill(victim, signal.SIGKILL)
-    workers.wait_for(lambda event: event["event"] == "worker_died" and event["pid"] == victim)
-
-    assert counted(workers.url) == 20
-
-
-def test_a_killed_worker_is_replaced_and_no_later_request_fails(workers: Service) -> None:
-    before = children(workers.process.pid)
-    assert len(before) == 2
-    for _ in range(3):
-        victim = min(children(workers.process.pid))
-        os.kill(victim, signal.SIGKILL)
-        # New connections to the dead worker's socket wait for its replacement instead of being refused.
-        assert classify(workers.url, 12) == [200] * 12
-    after = children(workers.process.pid)
-    assert len(after) == 2
-    assert after != before
-
-
 def test_sighup_replaces_every_worker_without_a_failed_request(workers: Service) -> None:
-    before = children(workers.process.pid)
+    before = both_workers(workers)
     statuses: list[int] = []
     done = threading.Event()
 
@@ -79,7 +73,8 @@ def test_sighup_replaces_every_worker_without_a_failed_request(workers: Service)
     asking.start()
     try:
         workers.process.send_signal(signal.SIGHUP)
-        workers.wait_for(lambda event: event["event"] == "worker_replaced" and event["slot"] == 1)
+        for pid in before:
+            workers.wait_for(lambda event, pid=pid: event["event"] == "worker_replaced" and event["old_pid"] == pid)  # type: ignore[misc]
         deadline_s = time.monotonic() + 30
         while children(workers.process.pid) & before and time.monotonic() < deadline_s:
             time.sleep(0.02)
@@ -92,25 +87,48 @@ def test_sighup_replaces_every_worker_without_a_failed_request(workers: Service)
     assert set(statuses) == {200}
 
 
-def test_a_stop_ends_all_processes_and_the_port_is_free(workers: Service, tiny_models: Path) -> None:
-    pids = children(workers.process.pid)
-    assert classify(workers.url, 2) == [200, 200]
+def test_metrics_are_the_sum_over_the_workers_and_outlive_them(workers: Service) -> None:
+    both_workers(workers)
+    before = counted(workers.url)
+    assert classify(workers.url, 20) == [200] * 20
+    assert [counted(workers.url) for _ in range(6)] == [before + 20] * 6  # whichever worker answers
 
-    assert workers.stop() == 0
+    victim = min(children(workers.process.pid))
+    os.kill(victim, signal.SIGKILL)
+    workers.wait_for(lambda event: event["event"] == "worker_died" and event["pid"] == victim)
+
+    assert counted(workers.url) == before + 20
+
+
+def test_a_killed_worker_is_replaced_and_no_later_request_fails(workers: Service) -> None:
+    before = both_workers(workers)
+    for _ in range(3):
+        victim = min(children(workers.process.pid))
+        os.kill(victim, signal.SIGKILL)
+        # New connections to the dead worker's socket wait for its replacement instead of being refused.
+        assert classify(workers.url, 12) == [200] * 12
+    assert both_workers(workers) != before
+
+
+def test_a_stop_ends_all_processes_and_the_port_is_free(doomed_workers: Service, tiny_models: Path) -> None:
+    pids = children(doomed_workers.process.pid)
+    assert classify(doomed_workers.url, 2) == [200, 200]
+
+    assert doomed_workers.stop() == 0
 
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    with Service(tiny_models, WORKERS="2", PORT=str(workers.port)) as again:
+    with Service(tiny_models, WORKERS="2", PORT=str(doomed_workers.port)) as again:
         assert classify(again.url, 2) == [200, 200]
 
 
-def test_workers_whose_parent_is_killed_stop_too(workers: Service) -> None:
-    pids = children(workers.process.pid)
-    workers.process.kill()
+def test_workers_whose_parent_is_killed_stop_too(doomed_workers: Service) -> None:
+    pids = children(doomed_workers.process.pid)
+    doomed_workers.process.kill()
     deadline_s = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    workers.wait_until_stopped()
+    doomed_workers.wait_until_stopped()
 
 
 def test_a_broken_bundle_is_one_line_and_a_non_zero_exit_with_workers_too(tmp_path: Path) -> None:
@@ -155,7 +173,7 @@ def test_a_quota_is_exact_over_both_workers_and_survives_their_replacement(tiny_
 
 
 def test_a_silent_worker_is_replaced_and_new_requests_are_answered(tiny_models: Path) -> None:
-    with Service(tiny_models, WORKERS="2", WORKER_SILENCE_TIMEOUT_S="5") as running:
+    with Service(tiny_models, WORKERS="2", WORKER_SILENCE_TIMEOUT_S="3") as running:
         victim = min(children(running.process.pid))
         os.kill(victim, signal.SIGSTOP)
         killed = running.wait_for(lambda event: event["event"] == "worker_killed")

@@ -27,9 +27,12 @@ def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 def drawing(height: int = 64, width: int = 48) -> Image.Image:
     """A picture with structure in each channel."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    channels = [255 * rows // height, 255 * columns // width, (rows * columns) % 256]
-    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:, :, 0] = 255 * rows // height
+    pixels[:, :, 1] = 255 * columns // width
+    pixels[:, :, 2] = rows.astype(np.uint8) * columns.astype(np.uint8)  # modulo 256, in bytes all along
+    return Image.fromarray(pixels)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

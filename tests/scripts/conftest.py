@@ -33,8 +33,8 @@ split_column = "split"
 [network]
 image_height = 16
 image_width = 16
-widths = [8, 16]
-depths = [1, 1]
+widths = [16]
+depths = [1]
 max_tokens = 3
 vocabulary_size = 300
 token_width = 16

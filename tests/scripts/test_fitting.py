@@ -28,8 +28,11 @@ NETWORK = NetworkConfig(
     image_height=8, image_width=8, widths=(4,), depths=(1,), max_tokens=2, vocabulary_size=257, token_width=4,
     recurrent_width=4, fused_width=8, embedding_width=4, dimensions=(4,), dropout=0.2,
 )  # fmt: skip
-# Dropout and augmentation on: what is random must survive the interruption too.
-TRAINING = TrainingConfig(epochs=2, batch_size=16, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False)
+# Dropout and augmentation on: what is random must survive the interruption too. Two last passes, as the first step of a
+# warm-up moves nothing.
+TRAINING = TrainingConfig(
+    epochs=2, batch_size=16, ema_decay=0.5, image_augmentation="digits", progressive_resizing=False, finishing_passes=2
+)
 COUNT = 20
 
 
