@@ -34,7 +34,7 @@ def chunked(body: bytes, chunk_bytes: int = 100) -> bytes:
 
 @dataclass
 class PhotoHost:
-    """What it was asked, and what it answers: `answers` by target; None stays silent; a list is sent with a pause after each."""
+    """What it was asked, and what it answers: `answers` by target; None is silence, a list is sent with a pause after each."""
 
     certificate: Path
     key: Path

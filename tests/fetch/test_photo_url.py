@@ -47,7 +47,8 @@ FORBIDDEN = [
     "https://①②⑦.0.0.1/", "https://93.184.215.14/", "https://0/", "https://[::]/",
     # what would break out of the request's line
     "https://images.example.com/a b", "https://images.example.com/a\r\nHost: evil", "https://images.example.com/\n",
-    "https://images.example.com/a\tb", "https://images.example.com/\x00", " https://images.example.com/", "https://images.example.com/ ",
+    "https://images.example.com/a\tb", "https://images.example.com/\x00", " https://images.example.com/",
+    "https://images.example.com/ ",
     "https://images.example.com/\x7f", 'https://images.example.com/"', "https://images.example.com/a\n",
     "https://images.example.com/" + "a" * 4096, "",
 ]  # fmt: skip
@@ -72,8 +73,9 @@ def test_hosts_are_split_and_lower_cased() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["*", "*.com", "com", "localhost", "127.0.0.1", "127.1", "0x7f.0x1", "[::1]", "a.b.1", "https://a.example.com", "a.example.com/",
-     "a.example.com:443", "a.*.example.com", "*a.example.com", "a_b.example.com", "-a.example.com", "ä.example.com", "a.example.com."],
+    ["*", "*.com", "com", "localhost", "127.0.0.1", "127.1", "0x7f.0x1", "[::1]", "a.b.1", "https://a.example.com",
+     "a.example.com/", "a.example.com:443", "a.*.example.com", "*a.example.com", "a_b.example.com", "-a.example.com",
+     "ä.example.com", "a.example.com."],
 )  # fmt: skip
 def test_what_is_no_host_cannot_be_allowed(pattern: str) -> None:
     with pytest.raises(ValueError, match="full name"):
