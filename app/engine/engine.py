@@ -245,7 +245,7 @@ class Engine:
             sources = {index: item.image_source for index, item in enumerate(items) if item.image_source is not None}
         # No await since the version was chosen: one that is chosen cannot begin to drain before it has admitted.
         if sources:
-            self._fetches.check_room(len(sources))
+            self._fetches.check_room(len(sources), model=served.key.name)
             submission = batcher.admit(len(items), timeout_s=timeout_s, fetching=len(sources))
             outcomes = await self._fetches.answer(reader, batcher, submission, items, sources, modality=modality)
         else:

@@ -18,6 +18,7 @@ from app.engine.errors import ItemError, ItemFailedError, OverloadedError, Reque
 from app.engine.items import EmbeddingModality, Item, PhotoSource
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs, Submission
+from app.metrics import SHED_ITEMS
 
 logger = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ class PhotoFetches:
         self._slots = asyncio.Semaphore(settings.max_image_fetches)
         self._tasks: set[asyncio.Task[bytes]] = set()
 
-    def check_room(self, items: int) -> None:
+    def check_room(self, items: int, *, model: str) -> None:
         """For the photos of `items` more items; they count from the call of `answer` on, with no await between.
 
         Raises RequestError for more than could ever be, OverloadedError for more than now.
@@ -39,6 +40,7 @@ class PhotoFetches:
         if items > self._max_items:
             raise RequestError(f"Send at most {self._max_items} items whose photo is to be fetched.", field="items")
         if len(self._tasks) + items > self._max_items:
+            SHED_ITEMS.labels(model, "overloaded").inc(items)
             raise OverloadedError("Too many photos are being fetched; try again later.")
 
     async def answer(

@@ -181,6 +181,24 @@ async def test_a_slow_host_is_cut_at_the_time_limit(
     assert_told_nothing(error)
 
 
+async def test_a_handshake_that_does_not_come_is_cut_at_the_time_limit(photo_host: PhotoHost, network: Network) -> None:
+    gone = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    network.leads_to[PUBLIC] = server.sockets[0].getsockname()[1]
+    label, error = await outcome_of(network.fetcher(photo_host, timeout_s=0.1))
+    assert label == "timed_out"
+    assert_told_nothing(error)
+    async with asyncio.timeout(5):
+        await gone.wait()
+    server.close()
+
+
 async def test_a_slow_look_up_is_cut_at_the_time_limit(photo_host: PhotoHost, network: Network) -> None:
     async def never(host: str) -> Sequence[str]:
         await asyncio.sleep(60)
