@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import Marker
+
 ROOT = Path(__file__).parent.parent
 UV = ROOT / ".tools/uv"
 EXCEPTIONS = ROOT / "scripts/audit_exceptions.txt"
@@ -30,6 +32,13 @@ SETS: Mapping[str, Sequence[str]] = {
 }
 """What is installed for what, as `uv export` says it."""
 UNCHECKED = 2
+_PLACES = [
+    {"sys_platform": system, "platform_machine": machine, "python_version": f"3.{minor}", "python_full_version": f"3.{minor}.1"}
+    for system in ("linux", "darwin", "win32")
+    for machine in ("x86_64", "aarch64", "arm64", "AMD64")
+    for minor in (11, 12, 13)
+]
+"""Where the project may be installed."""
 
 
 class AuditError(Exception):
@@ -84,6 +93,22 @@ def export(form: str, options: Sequence[str]) -> str:
         raise AuditError("uv.lock cannot be exported; run this as scripts/audit, from a whole checkout") from None
 
 
+def without_uninstallable(bill: Mapping[str, Any]) -> dict[str, Any]:
+    """The bill without what no platform installs: what the project has switched off is in the lock file all the same."""
+    kept = []
+    for component in bill["components"]:
+        markers = [entry["value"] for entry in component.get("properties", ()) if entry["name"] == "uv:package:marker"]
+        if all(any(Marker(marker).evaluate(place) for place in _PLACES) for marker in markers):
+            kept.append(component)
+    gone = {component["bom-ref"] for component in bill["components"]} - {component["bom-ref"] for component in kept}
+    links = []
+    for link in bill["dependencies"]:
+        if link["ref"] not in gone:
+            needed = [reference for reference in link.get("dependsOn", ()) if reference not in gone]
+            links.append({"ref": link["ref"]} | ({"dependsOn": needed} if needed else {}))
+    return {**bill, "components": kept, "dependencies": links}
+
+
 def write_bills(folder: Path) -> list[Path]:
     """CycloneDX 1.5 in JSON, one file a set."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -91,7 +116,8 @@ def write_bills(folder: Path) -> list[Path]:
     paths = []
     for name, options in SETS.items():
         path = folder / f"itemlens-{version}-{name}.cdx.json"
-        path.write_text(export("cyclonedx1.5", options), "utf-8")
+        bill = without_uninstallable(json.loads(export("cyclonedx1.5", options)))
+        path.write_text(json.dumps(bill, indent=1) + "\n", "utf-8")
         paths.append(path)
     return paths
 

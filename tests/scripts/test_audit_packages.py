@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scripts import audit_packages
-from scripts.audit_packages import UNCHECKED, AuditError, read_exceptions, verdict
+from scripts.audit_packages import UNCHECKED, AuditError, read_exceptions, verdict, without_uninstallable
 
 CLEAN = {"name": "pillow", "version": "13.0.0", "vulns": []}
 SKIPPED = {"name": "idna", "skip_reason": "Dependency not found on PyPI"}
@@ -58,6 +58,27 @@ def test_an_exception_needs_a_reason() -> None:
 
 def test_the_projects_own_exceptions_have_reasons() -> None:
     read_exceptions(audit_packages.EXCEPTIONS.read_text("utf-8"))
+
+
+def test_a_bill_leaves_out_what_no_platform_installs() -> None:
+    def component(name: str, marker: str | None = None) -> dict[str, Any]:
+        properties = {} if marker is None else {"properties": [{"name": "uv:package:marker", "value": marker}]}
+        return {"bom-ref": name, "name": name} | properties
+
+    bill = {
+        "bomFormat": "CycloneDX",
+        "components": [
+            component("a"),
+            component("windows", "sys_platform == 'win32'"),
+            component("old", "python_full_version < '3.12'"),
+            component("never", "platform_machine == 'x86_64' and sys_platform == 'never'"),
+        ],
+        "dependencies": [{"ref": "a", "dependsOn": ["never", "old"]}, {"ref": "never", "dependsOn": ["a"]}, {"ref": "old"}],
+    }
+    pruned = without_uninstallable(bill)
+    assert [part["name"] for part in pruned["components"]] == ["a", "windows", "old"]
+    assert pruned["dependencies"] == [{"ref": "a", "dependsOn": ["old"]}, {"ref": "old"}]
+    assert pruned["bomFormat"] == "CycloneDX"
 
 
 def test_what_cannot_be_exported_is_one_clear_line(
