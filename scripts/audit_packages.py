@@ -77,7 +77,7 @@ def verdict(report: Mapping[str, Any], accepted: Mapping[str, str]) -> tuple[lis
                 found += 1
                 fixed = ", ".join(vulnerability.get("fix_versions", ())) or "no version yet"
                 lines.append(f"{title}: fixed in {fixed}")
-    lines.append(f"{looked_up} of {len(packages)} packages looked up: {found} known vulnerabilities, {used} accepted ones")
+    lines.append(f"{looked_up} of {len(packages)} packages looked up; known vulnerabilities: {found}, accepted: {used}")
     if unlooked:
         shown = ", ".join(unlooked[:5]) + (", …" if len(unlooked) > 5 else "")
         lines.append(f"not audited: the service knows nothing of {len(unlooked)} packages ({shown}); is it the real one?")

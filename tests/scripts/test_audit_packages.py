@@ -25,7 +25,7 @@ def report(*packages: dict[str, Any]) -> dict[str, Any]:
 def test_only_when_all_were_looked_up_and_nothing_is_known_it_passes() -> None:
     lines, status = verdict(report(CLEAN, CLEAN), {})
     assert status == 0
-    assert lines == ["2 of 2 packages looked up: 0 known vulnerabilities, 0 accepted ones"]
+    assert lines == ["2 of 2 packages looked up; known vulnerabilities: 0, accepted: 0"]
 
 
 def test_what_could_not_be_looked_up_is_not_called_clean() -> None:
@@ -48,7 +48,7 @@ def test_an_accepted_one_is_shown_with_its_reason_and_passes() -> None:
     lines, status = verdict(report(HIT), accepted)
     assert status == 0
     assert lines[0].endswith("accepted: no JPEG is decoded by this build; until 2027-01")
-    assert "0 known vulnerabilities, 1 accepted ones" in lines[1]
+    assert "known vulnerabilities: 0, accepted: 1" in lines[1]
 
 
 def test_an_exception_needs_a_reason() -> None:
