@@ -19,6 +19,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine as ModelEngine
+    from app.fetch.fetcher import PhotoFetcher
 
 
 async def open_configured_engine(settings: Settings) -> ModelEngine:
@@ -27,6 +28,18 @@ async def open_configured_engine(settings: Settings) -> ModelEngine:
     from app.engine.engine import open_engine
 
     return await open_engine(settings.engine_settings())
+
+
+def configured_fetcher(settings: Settings) -> PhotoFetcher | None:
+    """None where no host is allowed."""
+    if not settings.image_url_hosts:
+        return None
+    # Imported here: the code that reaches out is not even there where the operator has not asked for it.
+    from app.fetch.fetcher import PhotoFetcher
+
+    return PhotoFetcher(
+        settings.image_url_hosts, timeout_s=settings.image_url_timeout_s, max_image_bytes=settings.max_image_bytes
+    )
 
 
 @asynccontextmanager

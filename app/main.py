@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
@@ -13,11 +15,14 @@ from app.api.deps import Engine
 from app.api_keys import ApiKeys
 from app.cors import CrossOrigin
 from app.edge import BodyLimit, RequestEdge
-from app.lifespan import lifespan
+from app.lifespan import configured_fetcher, lifespan
 from app.logging import configure_logging
 from app.quota import QuotaTable
 from app.security import ApiKeyGuard
 from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.fetch.fetcher import PhotoFetcher
 
 
 def create_app(
@@ -26,9 +31,11 @@ def create_app(
     engine: Engine | None = None,
     keys: ApiKeys | None = None,
     quotas: QuotaTable | None = None,
+    fetcher: PhotoFetcher | None = None,
 ) -> FastAPI:
     """The service. `engine`: an open one, closed at shutdown; None opens the configured one at start-up. `keys`, `quotas`:
     those of other workers; None makes the settings' own.
+    `fetcher`: for `image_url`; None makes one where the settings allow hosts.
 
     Raises `SettingsError` for a bad environment or key file.
     """
@@ -50,6 +57,7 @@ def create_app(
     app.state.settings = settings
     app.state.engine = engine
     app.state.keys = keys
+    app.state.fetcher = fetcher or configured_fetcher(settings)
     routers = [classify.router, embed.router, models.router, health.router]
     if settings.docs_enabled:
         routers.append(docs.router)

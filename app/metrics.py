@@ -125,6 +125,19 @@ def _count_waiting_decisions() -> None:
     _waiting_decisions.clear()
 
 
+IMAGE_FETCHES = Counter(
+    "itemlens_image_fetches",
+    "Photos fetched by `image_url`: `ok`, or why not: `unresolved`, `forbidden_address`, `unreachable`, `untrusted` (its "
+    "certificate), `bad_answer`, `too_large`, `timed_out`, `cancelled`.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+IMAGE_FETCH_DURATION_SECONDS = Histogram(
+    "itemlens_image_fetch_duration_seconds",
+    "Fetching of one photo, from the look-up of its host's name to its last byte.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
 SHED_ITEMS = Counter(
     "itemlens_shed_items",
     "Items refused or dropped before the runtime: `overloaded`, `deadline_exceeded`, `cancelled`.",

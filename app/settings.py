@@ -1,8 +1,8 @@
 """Everything an operator may choose, read once from environment variables `ITEMLENS_*`.
 
 Owns names, units, bounds, defaults and the reason for each default; the README's table and `python -m app --help` are
-rendered from here. What concerns connections and keys stands in `app.edge_settings`. Refuses to be read anywhere but at
-start-up: the app is handed a frozen `Settings`.
+rendered from here. What concerns connections and keys stands in `app.edge_settings`, photos by address in
+`app.fetch.settings`. Refuses to be read anywhere but at start-up: the app is handed a frozen `Settings`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic_settings import SettingsConfigDict
 
 from app.api_keys import ApiKeys, KeyFileError
 from app.edge_settings import EdgeSettings
+from app.fetch.settings import FetchSettings
 
 if TYPE_CHECKING:
     from app.engine.settings import EngineSettings
@@ -31,7 +32,7 @@ class SettingsError(Exception):
     """The environment holds a value that is not allowed; the message names the variable and what is allowed."""
 
 
-class Settings(EdgeSettings):
+class Settings(FetchSettings, EdgeSettings):
     """The service's settings. Values are never echoed in errors: one of them may be a secret."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)

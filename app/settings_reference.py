@@ -19,6 +19,7 @@ def allowed(name: str) -> str:
         open_end = "more than " if "exclusiveMinimum" in schema else ""
         return f"{open_end}{least:,} to {schema['maximum']:,}"
     lists = {"api_keys_sha256": "hex digests, comma-separated", "cors_origins": "origins, comma-separated"}
+    lists["image_url_hosts"] = "host names, comma-separated"
     kinds = {"boolean": "`true`, `false`", "array": lists.get(name, "list")}
     return kinds.get(schema.get("type", ""), "path" if name.endswith(("_dir", "_file")) else "text")
 

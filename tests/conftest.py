@@ -101,7 +101,7 @@ class FakeEngine:
         results: list[Classification | ItemError] = []
         for item in items:
             try:
-                results.append(self._classify_one(item, reference, attributes, top_k, precision))
+                results.append(self._classify_one(await _with_photo(item), reference, attributes, top_k, precision))
             except ItemError as error:
                 results.append(error)
         return Reply(reference, results, Timing(decode_ms=1.5, queue_ms=0.5, model_ms=2.0))
@@ -127,6 +127,7 @@ class FakeEngine:
         results: list[Embedding | ItemError] = []
         for item in items:
             try:
+                item = await _with_photo(item)
                 _decode(item.image)
             except ItemError as error:
                 results.append(error)
@@ -251,6 +252,10 @@ def _inputs(item: Item) -> tuple[Modality, ...]:
     if item.text is not None:
         present.append("text")
     return tuple(present)
+
+
+async def _with_photo(item: Item) -> Item:
+    return item if item.image_source is None else Item(await item.image_source(), item.text)
 
 
 def _decode(image: bytes | None) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import structlog
 from pydantic_core import to_json
@@ -20,14 +20,17 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.body import receive_chunk
 from app.api.deps import Engine
-from app.api.items import ReceivedItem, receive_item
+from app.api.items import ReceivedItem, item_problem, receive_item
 from app.api.json_body import parse_json
 from app.api.operations import AnswerT, Operation, OptionsT
 from app.edge import RequestContext, context_of
-from app.engine.errors import EngineError, RequestError, UnavailableError
+from app.engine.errors import EngineError, ItemError, RequestError, UnavailableError
 from app.engine.items import Reply
 from app.errors import ProblemError, problem_from
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.fetch.fetcher import PhotoFetcher
 
 log = structlog.stdlib.get_logger("itemlens.bulk")
 
@@ -57,7 +60,9 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         options: OptionsT,
         *,
         timeout_s: float,
+        fetcher: PhotoFetcher | None,
     ) -> None:
+        self.fetcher = fetcher
         self.engine = engine
         self.settings = settings
         self.operation = operation
@@ -231,7 +236,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             value = parse_json(line, max_values=self.settings.max_json_values)
         except ProblemError as problem:
             return ReceivedItem(None, "", problem=problem)
-        return receive_item(value, "", max_image_bytes=self.settings.max_image_bytes)
+        return receive_item(value, "", max_image_bytes=self.settings.max_image_bytes, fetcher=self.fetcher)
 
     async def _work(self, received: ReceivedItem) -> _Outcome[AnswerT]:
         """One line's answer; never raises for what a client or a full queue can cause."""
@@ -256,8 +261,8 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 return _Outcome(None, ProblemError("internal_error"))
             else:
                 result = reply.results[0]
-                if isinstance(result, EngineError):
-                    return _Outcome(reply, problem_from(result))
+                if isinstance(result, ItemError):
+                    return _Outcome(reply, item_problem(result, received))
                 return _Outcome(reply, None)
 
 

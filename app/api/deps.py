@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
 from app.engine.errors import NotReadyError
 from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, ModelRef, Reply
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.fetch.fetcher import PhotoFetcher
 
 
 class Engine(Protocol):
@@ -74,6 +77,11 @@ async def _get_engine(request: Request) -> Engine:
 
 def settings_of(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
+
+
+def fetcher_of(request: Request) -> PhotoFetcher | None:
+    """What fetches photos by `image_url`; None where the operator has allowed no host."""
+    return cast("PhotoFetcher | None", request.app.state.fetcher)
 
 
 EngineDep = Annotated[Engine, Depends(_get_engine)]

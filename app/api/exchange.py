@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from app.api.body import Pace, abandoned_on_disconnect, read_body
 from app.api.bulk import BulkResponse
-from app.api.deps import Engine, open_engine_of, settings_of
-from app.api.items import ReceivedItem, make_item, receive_item
+from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
+from app.api.items import ReceivedItem, item_problem, make_item, receive_item
 from app.api.json_body import parse_json
 from app.api.multipart import Part, parse_multipart
 from app.api.operations import AnswerT, Operation, OptionsT
@@ -26,8 +26,11 @@ from app.api.schemas import ITEM_FIELDS, ItemRequest
 from app.api.validation import validate, validate_strings
 from app.edge import RequestContext, context_of
 from app.engine.errors import DeadlineExceededError, ItemError
-from app.errors import FieldError, ProblemError, problem_from, quota_problem
+from app.errors import FieldError, ProblemError, quota_problem
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.fetch.fetcher import PhotoFetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,14 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
         raise ProblemError("unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
     if media_type == b"application/x-ndjson":
         options = validate_strings(operation.options, query_options(request, operation.options))
-        return BulkResponse(engine, settings, operation, options, timeout_s=timeout_s)
+        return BulkResponse(engine, settings, operation, options, timeout_s=timeout_s, fetcher=fetcher_of(request))
     if media_type not in (b"application/json", b"multipart/form-data"):
         raise _unsupported(media_type)
     _refuse_query_options(request, operation.options)
     pace = Pace(settings.slow_client_timeout_s, settings.min_client_bytes_per_s)
     body = await read_body(request.receive, pace, timeout_s=timeout_s - context.elapsed_s())
     if media_type == b"application/json":
-        batch = _read_json(body, settings, operation)
+        batch = _read_json(body, settings, operation, fetcher_of(request))
     else:
         batch = _read_form(parse_multipart(body, content_type), operation)
     del body
@@ -87,7 +90,7 @@ async def _answer_batch(
     for index, received in enumerate(batch.items):
         outcome = received.problem if received.problem is not None else next(answers)
         if isinstance(outcome, ItemError):
-            outcome = problem_from(outcome, received.pointer)
+            outcome = item_problem(outcome, received)
         if is_single and isinstance(outcome, ProblemError):
             raise outcome
         results.append(render_result(index, received.id, outcome, operation, batch.options))
@@ -155,7 +158,9 @@ def _refuse_query_options(request: Request, options: type[OptionsT]) -> None:
         )
 
 
-def _read_json(body: bytes, settings: Settings, operation: Operation[OptionsT, Any]) -> _Batch[OptionsT]:
+def _read_json(
+    body: bytes, settings: Settings, operation: Operation[OptionsT, Any], fetcher: PhotoFetcher | None
+) -> _Batch[OptionsT]:
     envelope = validate(operation.envelope, parse_json(body, max_values=settings.max_json_values))
     values: list[Any] = cast(Any, envelope).items
     most = settings.max_request_items
@@ -164,7 +169,7 @@ def _read_json(body: bytes, settings: Settings, operation: Operation[OptionsT, A
     limit = settings.max_image_bytes
     return _Batch(
         envelope,
-        [receive_item(value, f"/items/{index}", max_image_bytes=limit) for index, value in enumerate(values)],
+        [receive_item(value, f"/items/{i}", max_image_bytes=limit, fetcher=fetcher) for i, value in enumerate(values)],
     )
 
 
@@ -200,7 +205,8 @@ def _read_form(parts: Sequence[Part], operation: Operation[OptionsT, Any]) -> _B
     try:
         item = validate_strings(ItemRequest, _collect(item_pairs, ItemRequest), code="invalid_item")
         if item.image_url is not None:
-            raise ProblemError("image_url_not_allowed", errors=[FieldError("/image_url", "Switched off by the operator")])
+            detail = "A form carries the photo itself, in image."
+            raise ProblemError("image_url_not_allowed", detail, errors=[FieldError("/image_url", detail)])
         received = ReceivedItem(item.id, "", make_item(image, item.text, ""))
     except ProblemError as problem:
         received = ReceivedItem(None, "", problem=problem)

@@ -37,6 +37,7 @@ _ITEM = (
     "empty_item",
     "invalid_base64",
     "image_url_not_allowed",
+    "image_not_fetched",
     "input_not_supported",
     "unsupported_image_type",
     "image_too_large",
@@ -75,6 +76,7 @@ _POINTED: Mapping[str, str] = {
     "unsupported_image_type": "/items/0/image",
     "text_too_long": "/items/0/text",
     "image_url_not_allowed": "/items/0/image_url",
+    "image_not_fetched": "/items/0/image_url",
 }
 _DESCRIPTION = f"""Open `POST /v1/classify` below and press **Execute**: it sends a small photo with its title. From a
 shell, with a photo of your own:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.fetch.photo_url import MAX_URL_CHARS
+
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 ModelName = Annotated[str, Field(min_length=1, max_length=64, examples=["fashion"])]
@@ -65,7 +67,7 @@ class EmbedOptions(ModelOptions):
 
 
 class ItemRequest(BaseModel):
-    """One shop item: at least one of `image` and `text`."""
+    """One shop item: at least one of `image` (or `image_url`) and `text`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -80,7 +82,12 @@ class ItemRequest(BaseModel):
         description="Photo (JPEG, PNG or WebP) in base64, or as a `data:` URI. URL-safe base64 and missing padding are fine.",
     )
     text: str | None = Field(None, description="Title.", examples=["Puma Men Grey T-shirt"])
-    image_url: str | None = Field(None, description="Address of a photo; refused, since the operator has it switched off.")
+    image_url: str | None = Field(
+        None,
+        max_length=MAX_URL_CHARS,
+        description="Address of a photo that the service fetches, in place of `image`: `https`, without user name and port. "
+        "Refused unless the operator has allowed its host. Not in forms.",
+    )
 
 
 class ClassifyEnvelope(ClassifyOptions):

@@ -61,6 +61,8 @@ class Batcher:
         self._queue: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._pending_items = 0
+        self._fetching_items = 0
+        """Those of them that wait for their photo: they fill the queue, but are no work that others wait for."""
         self._seconds_per_item = plan.seconds_per_item
         self._last_batch_ended = 0.0
         self._closing = False
@@ -82,8 +84,9 @@ class Batcher:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._stopped
 
-    def admit(self, items: int, *, timeout_s: float | None) -> Submission:
-        """Take on `items` items, at once or not at all. Call on the event loop that will wait.
+    def admit(self, items: int, *, timeout_s: float | None, fetching: int = 0) -> Submission:
+        """Take on `items` items, at once or not at all. Call on the event loop that will wait. For each of
+        the `fetching` among them, a call of `photo_came` will follow.
 
         Raises:
             NotReadyError: closing, or the thread has died.
@@ -95,7 +98,7 @@ class Batcher:
             self._check_open()
             if items > self._max_queue_items:
                 raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
-            wait_s = self._pending_items * self._seconds_per_item
+            wait_s = (self._pending_items - self._fetching_items) * self._seconds_per_item
             if self._pending_items + items > self._max_queue_items:
                 raise self._shed(items, "The service is at its limit; try again later.", wait_s)
             if timeout_s is not None:
@@ -107,7 +110,13 @@ class Batcher:
                     raise self._shed(items, "The queue is longer than the request's time; try again later.", wait_s)
             submission = Submission(items, deadline=None if timeout_s is None else time.monotonic() + timeout_s)
             self._pending_items += items
+            self._fetching_items += fetching
         return submission
+
+    def photo_came(self) -> None:
+        """One item no longer waits for its photo, whether that came or not. From any thread."""
+        with self._changed:
+            self._fetching_items -= 1
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:
         """Queue an item that is ready. From any thread."""
@@ -249,7 +258,7 @@ class Batcher:
         if self._last_batch_ended > 0.0:
             sample = min((ended - self._last_batch_ended) / items, _MOST_SURPRISE * self._seconds_per_item)
             self._seconds_per_item += _DRAIN_SMOOTHING * (sample - self._seconds_per_item)
-        self._last_batch_ended = ended if self._pending_items > 0 else 0.0
+        self._last_batch_ended = ended if self._pending_items > self._fetching_items else 0.0
 
     # --- settling --------------------------------------------------------------------------------------------------
 

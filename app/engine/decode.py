@@ -77,16 +77,17 @@ class ItemReader:
                 f"The title has more than {self.settings.max_text_chars} characters; shorten it.", field="text"
             )
         has_title = item.text is not None and not item.text.isspace() and item.text != ""
-        if item.image is None and not has_title:
+        has_photo = item.image is not None or item.image_source is not None
+        if not has_photo and not has_title:
             raise EmptyItemError("The item has neither a photo nor a title; send at least one.")
-        image = item.image if self.reads_image and modality != "text" else None
+        image = item.image if self.reads_photos(modality) else None
         tokens = None
         if has_title and self.tokenizer is not None and modality != "image":
             title = item.text or ""
             tokens = self.tokenizer.encode(mask_personal_data(title) if self.settings.mask_personal_data else title)
             if not tokens.any():
                 tokens = None
-                if item.image is None:
+                if not has_photo:
                     raise EmptyItemError("The title has no readable characters; send a photo or another title.", field="text")
         if image is None and tokens is None:
             raise self._nothing_to_read(modality)
@@ -102,9 +103,13 @@ class ItemReader:
             inputs += ("text",)
         return ItemRow(values, inputs)
 
+    def reads_photos(self, modality: EmbeddingModality) -> bool:
+        """Whether photos matter at all; a title's embedding needs none."""
+        return self.reads_image and modality != "text"
+
     def takes_long(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder) -> bool:
         """Whether reading this item would wait for the process that decodes large photos."""
-        if item.image is None or not self.reads_image or modality == "text":
+        if item.image is None or not self.reads_photos(modality):
             return False
         return photos.takes_long(item.image, height=self.spec.image_height, width=self.spec.image_width)
 
@@ -138,8 +143,11 @@ class DecodePool:
         items: Sequence[Item],
         *,
         modality: EmbeddingModality,
+        indices: Sequence[int] | None = None,
     ) -> None:
-        """Read every item of an admitted submission. Returns at once; each item is settled or put to the runtime."""
+        """Read the items at `indices` (None: all) of an admitted submission. Returns at once; each is settled or put to the
+        runtime."""
+        indices = range(len(items)) if indices is None else indices
 
         def settle(index: int) -> None:
             if submission.is_unwanted():
@@ -172,9 +180,9 @@ class DecodePool:
                 settle(index)
 
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
-        titles = [index for index, item in enumerate(items) if item.image is None]
+        titles = [index for index in indices if items[index].image is None]
         tasks: list[tuple[Callable[..., None], Any]] = [
-            (settle_photo, index) for index, item in enumerate(items) if item.image is not None
+            (settle_photo, index) for index in indices if items[index].image is not None
         ]
         if titles:
             tasks.append((settle_all, titles))

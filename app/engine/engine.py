@@ -23,6 +23,7 @@ from app.engine.errors import (
     UnknownAttributeError,
     UnknownDimensionsError,
 )
+from app.engine.fetching import PhotoFetches
 from app.engine.items import (
     Classification,
     Embedding,
@@ -31,6 +32,7 @@ from app.engine.items import (
     Item,
     ModelDescription,
     ModelRef,
+    PhotoSource,
     Reply,
     Timing,
 )
@@ -76,6 +78,7 @@ class Engine:
         self._settings = settings
         self._registry = Registry(settings, generation)
         self._pool = DecodePool(settings)
+        self._fetches = PhotoFetches(settings, self._pool)
         self._watch: ModelWatch | None = None
         self._companion: asyncio.Task[None] | None = None
         self._closed = False
@@ -221,6 +224,7 @@ class Engine:
             self._companion.cancel()
             await asyncio.gather(self._companion, return_exceptions=True)
         await self._registry.close(grace_s=_CLOSE_GRACE_S)
+        await self._fetches.close()
         await asyncio.to_thread(self._pool.close)
 
     async def _answer(
@@ -235,11 +239,21 @@ class Engine:
             raise NotReadyError("The service is shutting down; send the request again.")
         if not items:
             return [], Timing()
+        reader, batcher = served.loaded.reader, served.batcher
+        sources: dict[int, PhotoSource] = {}
+        if reader.reads_photos(modality):
+            sources = {index: item.image_source for index, item in enumerate(items) if item.image_source is not None}
         # No await since the version was chosen: one that is chosen cannot begin to drain before it has admitted.
-        submission = served.batcher.admit(len(items), timeout_s=timeout_s)
-        self._pool.start(served.loaded.reader, served.batcher, submission, items, modality=modality)
+        if sources:
+            self._fetches.check_room(len(sources), model=served.key.name)
+            submission = batcher.admit(len(items), timeout_s=timeout_s, fetching=len(sources))
+            outcomes = await self._fetches.answer(reader, batcher, submission, items, sources, modality=modality)
+        else:
+            submission = batcher.admit(len(items), timeout_s=timeout_s)
+            self._pool.start(reader, batcher, submission, items, modality=modality)
+            outcomes = await submission.wait()
         results: list[ResultT | ItemError] = []
-        for index, outcome in enumerate(await submission.wait()):
+        for index, outcome in enumerate(outcomes):
             if index and index % _ANSWERS_PER_TURN == 0:
                 await asyncio.sleep(0)
             results.append(outcome if isinstance(outcome, ItemError) else answer(outcome))

@@ -7,6 +7,7 @@
     │   ├── UnsupportedImageTypeError
     │   ├── ImageTooLargeError       bytes or pixels
     │   ├── UndecodableImageError
+    │   ├── ImageNotFetchedError     from where the item says it is
     │   ├── TextTooLongError
     │   └── ItemFailedError          a defect of ours met this item
     ├── RequestError                 the request as a whole cannot be answered
@@ -66,6 +67,10 @@ class ImageTooLargeError(ItemError):
 
 class UndecodableImageError(ItemError):
     code = "undecodable_image"
+
+
+class ImageNotFetchedError(ItemError):
+    code = "image_not_fetched"
 
 
 class TextTooLongError(ItemError):

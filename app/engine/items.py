@@ -7,7 +7,7 @@ any front end (REST, a queue, a command line) can speak them.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -19,13 +19,18 @@ Pattern = Literal["both", "image", "text"]
 """Which inputs an answer was computed from; calibration is kept per pattern."""
 Decision = Literal["accept", "review", "abstain", "not_applicable"]
 
+PhotoSource = Callable[[], Awaitable[bytes]]
+"""Fetches an encoded photo. Raises ItemError. Cancelled when nobody waits for it any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One shop item: an encoded photo (JPEG, PNG or WebP bytes), a title, or both."""
+    """One shop item: an encoded photo (JPEG, PNG or WebP bytes), a title, or both. `image_source` stands for a photo that is
+    still elsewhere; it is called once the item is admitted, where something reads its photo."""
 
     image: bytes | None = None
     text: str | None = None
+    image_source: PhotoSource | None = None
 
 
 class Candidate(NamedTuple):

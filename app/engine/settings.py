@@ -61,6 +61,11 @@ class EngineSettings:
     them."""
     max_text_chars: int = 1_000
     """Characters of one title. Marketplaces allow 80 to 250."""
+    max_image_fetches: int = 16
+    """Photos fetched at the same time, 1 to 1024; each takes up to `max_image_bytes`."""
+    max_fetching_items: int = 128
+    """Items whose photo is not there yet, 1 to 65,536, of all models; more is refused with `overloaded`. They fill a quarter
+    of the queue at most."""
 
     def __post_init__(self) -> None:
         _check("max_versions_per_model", self.max_versions_per_model, 1, 16)
@@ -76,6 +81,8 @@ class EngineSettings:
         _check("decode_process_bytes", self.decode_process_bytes, 64 * 1024 * 1024, 64 * 1024**3)
         _check("decode_timeout_ms", self.decode_timeout_ms, 100, 60_000)
         _check("max_text_chars", self.max_text_chars, 1, 1_000_000)
+        _check("max_image_fetches", self.max_image_fetches, 1, 1024)
+        _check("max_fetching_items", self.max_fetching_items, 1, 65_536)
 
     @property
     def effective_runtime_threads(self) -> int:

@@ -92,6 +92,7 @@ def test_every_setting_has_a_description_and_every_number_its_bounds() -> None:
                     "_ms",
                     "_bytes",
                     "_items",
+                    "_fetches",
                     "_pixels",
                     "_chars",
                     "_values",

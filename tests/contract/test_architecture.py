@@ -78,6 +78,16 @@ def test_metrics_are_a_leaf() -> None:
     assert _tops(APP / "metrics.py") <= {"__future__", "asyncio", "collections", "os", "prometheus_client"}
 
 
+@pytest.mark.parametrize("path", [p for p in _files(APP) if not p.is_relative_to(APP / "fetch")], ids=_name)
+def test_one_package_alone_reaches_out_and_only_when_asked(path: Path) -> None:
+    clients = {"httpx", "requests", "aiohttp", "urllib.request", "http.client", "ftplib"}
+    assert not {name for name in _imports(path) if name in clients or name.split(".")[0] in clients}
+    # The fetcher is imported inside one function, where hosts are allowed, and for types.
+    loaded = ast.parse(path.read_text("utf-8")).body
+    at_once = {node.module for node in loaded if isinstance(node, ast.ImportFrom)}
+    assert not at_once & {"app.fetch.fetcher", "app.fetch.answer"}
+
+
 @pytest.mark.parametrize("path", _files(APP), ids=_name)
 def test_every_module_says_what_it_owns(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))

@@ -23,7 +23,7 @@ PACKAGES: list[dict[str, Any]] = LOCK["package"]
 THIS: dict[str, Any] = next(package for package in PACKAGES if package["name"] == PROJECT["project"]["name"])
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
-COMMANDS = ["scripts/serve", "scripts/test", ".ci/run"]
+COMMANDS = ["scripts/serve", "scripts/test", "scripts/audit", ".ci/run"]
 
 # Where the project may be installed, for asking what a marker means: the lock file writes the same marker in another form.
 ENVIRONMENTS = [

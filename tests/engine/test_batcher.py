@@ -146,6 +146,31 @@ async def test_the_drain_rate_is_learnt_from_slow_batches(batcher: Batcher, doub
     await first
 
 
+async def test_items_that_wait_for_their_photo_fill_the_queue_but_keep_nobody_waiting(batcher: Batcher) -> None:
+    awaited = batcher.admit(7, timeout_s=None, fetching=7)
+    # Seven items of work would take 3.5 ms before this one.
+    quick = batcher.admit(1, timeout_s=0.0017)
+    with pytest.raises(OverloadedError):
+        batcher.admit(1, timeout_s=None)
+    batcher.put(quick, 0, ItemRow(row_of(1), ("image",)))
+    await quick.wait()
+    for index in range(7):
+        batcher.photo_came()
+        batcher.put(awaited, index, ItemRow(row_of(index), ("image",)))
+    assert doubles(await awaited.wait()) == [2.0 * index for index in range(7)]
+
+
+async def test_a_slow_photo_host_does_not_look_like_a_slow_service(batcher: Batcher) -> None:
+    awaited = batcher.admit(1, timeout_s=None, fetching=1)
+    for _ in range(5):
+        await send(batcher, [1]).wait()
+        await asyncio.sleep(0.02)
+    assert batcher._seconds_per_item == PLAN.seconds_per_item
+    batcher.photo_came()
+    batcher.put(awaited, 0, ItemRow(row_of(1), ("image",)))
+    await awaited.wait()
+
+
 async def test_an_item_that_expires_in_the_queue_never_reaches_the_runtime(batcher: Batcher, doubling: DoublingRuntime) -> None:
     before = shed("deadline_exceeded")
     first = await occupy(batcher, doubling)

@@ -1,0 +1,216 @@
+"""Items whose photo comes from elsewhere; the sources here are functions, the network's own tests are in `tests/fetch`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from app.engine.engine import Engine, open_engine
+from app.engine.errors import (
+    DeadlineExceededError,
+    ImageNotFetchedError,
+    ItemError,
+    ItemFailedError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    UndecodableImageError,
+)
+from app.engine.items import Classification, Embedding, Item
+from app.engine.settings import EngineSettings
+from tests.tiny_bundle import jpeg
+
+pytestmark = pytest.mark.anyio
+
+
+class PhotoStore:
+    """Gives a photo when it is asked for it, as soon as `is_open` says so. Counts who asks at once and who gave up."""
+
+    def __init__(self, photo: bytes = jpeg(1)) -> None:
+        self.photo = photo
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.asked = self.asking = self.most_asking = self.given_up = 0
+
+    async def __call__(self) -> bytes:
+        self.asked += 1
+        self.asking += 1
+        self.most_asking = max(self.most_asking, self.asking)
+        try:
+            await self.is_open.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        finally:
+            self.asking -= 1
+        return self.photo
+
+    def close(self) -> None:
+        self.is_open.clear()
+
+    async def is_asked(self, times: int) -> None:
+        async with asyncio.timeout(5):
+            while self.asked < times:
+                await asyncio.sleep(0.005)
+
+
+async def missing() -> bytes:
+    raise ImageNotFetchedError("The photo could not be fetched.", field="image")
+
+
+async def defective() -> bytes:
+    raise RuntimeError("a defect")
+
+
+@pytest.fixture
+async def engine(litert_settings: EngineSettings) -> AsyncIterator[Engine]:
+    settings = dataclasses.replace(litert_settings, max_image_fetches=2, max_fetching_items=6, max_queue_items=16)
+    engine = await open_engine(settings)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def store() -> PhotoStore:
+    return PhotoStore()
+
+
+def pending_items(engine: Engine) -> int:
+    return engine._registry.resolve(None, None).batcher.pending_items
+
+
+async def settled(engine: Engine) -> None:
+    """Until no item is pending any more: none has been forgotten."""
+    async with asyncio.timeout(5):
+        while pending_items(engine):
+            await asyncio.sleep(0.005)
+
+
+def codes(results: Sequence[object]) -> list[str]:
+    return [result.code if isinstance(result, ItemError) else "ok" for result in results]
+
+
+async def test_a_fetched_photo_is_answered_as_one_that_was_sent(engine: Engine, store: PhotoStore) -> None:
+    title = "Levis Men Blue Checked Shirt"
+    sent, fetched = (await engine.classify([Item(jpeg(1), title), Item(text=title, image_source=store)])).results
+    assert isinstance(fetched, Classification)
+    assert fetched.inputs == ("image", "text")
+    assert sent == fetched
+    one, other = (await engine.embed([Item(jpeg(1)), Item(image_source=store)], dimensions=4)).results
+    assert isinstance(one, Embedding)
+    assert one == other
+
+
+async def test_every_item_comes_to_its_own_end(engine: Engine, store: PhotoStore) -> None:
+    broken = PhotoStore(jpeg(1)[:100])
+    items = [
+        Item(image_source=missing),
+        Item(image_source=store),
+        Item(image_source=broken),
+        Item(image_source=defective),
+        Item(text="Watch"),
+        Item(),
+        Item(text="x" * 1001, image_source=store),
+    ]
+    results = (await engine.classify(items)).results
+    assert codes(results) == [
+        "image_not_fetched",
+        "ok",
+        "undecodable_image",
+        "internal_error",
+        "ok",
+        "empty_item",
+        "text_too_long",
+    ]
+    assert isinstance(results[2], UndecodableImageError)
+    assert isinstance(results[3], ItemFailedError)
+    assert "defect" not in results[3].detail
+    await settled(engine)
+
+
+async def test_what_reads_no_photo_fetches_none(engine: Engine, store: PhotoStore) -> None:
+    title, nothing = (
+        await engine.embed([Item(text="Watch", image_source=store), Item(image_source=store)], modality="text")
+    ).results
+    assert isinstance(title, Embedding)
+    assert codes([nothing]) == ["input_not_supported"]
+    assert store.asked == 0
+
+
+async def test_only_so_many_are_fetched_at_once(engine: Engine, store: PhotoStore) -> None:
+    store.close()
+    asking = asyncio.create_task(engine.classify([Item(image_source=store)] * 6))
+    await store.is_asked(2)
+    await asyncio.sleep(0.02)
+    assert store.asked == 2
+    store.is_open.set()
+    assert codes((await asking).results) == ["ok"] * 6
+    assert store.most_asking == 2
+
+
+async def test_more_than_may_wait_for_their_photo_are_refused_while_others_are_answered(
+    engine: Engine, store: PhotoStore
+) -> None:
+    store.close()
+    asking = asyncio.create_task(engine.classify([Item(image_source=store)] * 5))
+    await store.is_asked(2)
+    with pytest.raises(OverloadedError):
+        await engine.classify([Item(image_source=store)] * 2)
+    assert store.asked == 2
+    # Neither the queue nor what is known of its pace suffers from a host that does not answer.
+    for _ in range(5):
+        assert codes((await engine.classify([Item(jpeg(2)), Item(text="Watch")], timeout_s=5.0)).results) == ["ok", "ok"]
+    store.is_open.set()
+    await asking
+    assert codes((await engine.classify([Item(image_source=store)] * 6)).results) == ["ok"] * 6
+    with pytest.raises(RequestError):
+        await engine.classify([Item(image_source=store)] * 7)
+
+
+async def test_nothing_is_fetched_for_a_request_that_is_not_admitted(engine: Engine, store: PhotoStore) -> None:
+    item = Item(image_source=store)
+    with pytest.raises(DeadlineExceededError):
+        await engine.classify([item], timeout_s=1e-7)
+    with pytest.raises(RequestError):
+        await engine.classify([item, *[Item(text="Watch")] * 16])
+    await engine.close()
+    with pytest.raises(NotReadyError):
+        await engine.classify([item])
+    assert store.asked == 0
+
+
+async def test_fetches_end_when_the_caller_leaves(engine: Engine, store: PhotoStore) -> None:
+    store.close()
+    asking = asyncio.create_task(engine.classify([Item(image_source=store)] * 4))
+    await store.is_asked(2)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await settled(engine)
+    assert (store.asked, store.given_up) == (2, 2)
+    store.is_open.set()
+    assert codes((await engine.classify([Item(image_source=store)] * 6)).results) == ["ok"] * 6
+
+
+async def test_fetches_end_at_the_callers_deadline(engine: Engine, store: PhotoStore) -> None:
+    store.close()
+    with pytest.raises(DeadlineExceededError):
+        await engine.classify([Item(image_source=store)] * 4, timeout_s=0.05)
+    await settled(engine)
+    assert (store.asked, store.given_up) == (2, 2)
+
+
+async def test_an_engine_that_closes_ends_what_is_still_fetched(
+    engine: Engine, store: PhotoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.engine._CLOSE_GRACE_S", 0.05)
+    store.close()
+    asking = asyncio.create_task(engine.classify([Item(image_source=store)] * 4))
+    await store.is_asked(2)
+    await engine.close()
+    with pytest.raises(DeadlineExceededError):
+        await asyncio.wait_for(asking, 5)
+    assert store.given_up == 2
