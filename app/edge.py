@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
+from app.body_budget import BodyBudget, BodyLease, no_room
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
 from app.quota import KeyQuota
@@ -54,6 +55,8 @@ class RequestContext:
     model: str | None = None
     quota: KeyQuota | None = None
     """Of the caller's key, where there is a limit; the request itself has been counted as one item."""
+    body: BodyLease | None = None
+    """What the request holds of the worker's budget for bodies, where it may have one."""
     status: int = CLIENT_CLOSED
     code: str | None = None
     response_started: bool = False
@@ -132,12 +135,17 @@ class RequestEdge:
 
 
 class BodyLimit:
-    """Refuse bodies over a limit: at once by Content-Length, else as soon as the bytes counted pass it."""
+    """Refuse bodies over a limit (413), and those for which there is no room beside the others under way (503): at once by
+    Content-Length, else as soon as the bytes counted pass it. A bulk body counts by what is kept of it, which `app.api.bulk`
+    knows.
+    """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int, max_total_body_bytes: int) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        # One that could never find room is too large.
+        self.max_body_bytes = min(max_body_bytes, max_total_body_bytes)
         self.max_bulk_body_bytes = max_bulk_body_bytes
+        self.budget = BodyBudget(max_total_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
@@ -146,27 +154,49 @@ class BodyLimit:
         context = context_of(scope)
         is_bulk = context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
         limit = self.max_bulk_body_bytes if is_bulk else self.max_body_bytes
-        problem = ProblemError(
-            "body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos."
-        )
         declared = context.headers.get(b"content-length", b"")
         # More than 18 digits is more than any limit; int() of thousands of digits would raise.
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            context.code = problem.type.code
-            await problem_response(problem, context.request_id)(scope, receive, send)
+        length = 0 if not declared.isdigit() else int(declared) if len(declared) <= 18 else limit + 1
+        if length > limit:
+            await refuse_unread(_too_large(limit), scope, receive, send)
             return
+        if not self.budget.has_room(1 if is_bulk else length):
+            metrics.REFUSED_REQUESTS.labels("body_bytes").inc()
+            await refuse_unread(no_room(), scope, receive, send)
+            return
+        context.body = lease = BodyLease(self.budget)
         received = 0
 
         async def counted_receive() -> Message:
             nonlocal received
             message = await receive()
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                received += size
                 if received > limit:
-                    raise problem
+                    raise _too_large(limit)
+                if not is_bulk:
+                    lease.take(size)
             return message
 
-        await self.app(scope, counted_receive, send)
+        try:
+            await self.app(scope, counted_receive, send)
+        finally:
+            lease.close()
+
+
+async def refuse_unread(problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer before anything of the body was asked for. The server throws away what comes of it, so that the connection can go
+    on; but a client that waited to be asked for its body sends none, or does, and which is not known."""
+    context = context_of(scope)
+    context.code = problem.type.code
+    if b"expect" in context.headers:
+        problem.headers["Connection"] = "close"
+    await problem_response(problem, context.request_id)(scope, receive, send)
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError("body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos.")
 
 
 def _request_id(sent: bytes | None) -> str:

@@ -58,7 +58,12 @@ def create_app(
     openapi.install(app)
     problems.install(app)
     # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_bulk_body_bytes=settings.max_bulk_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_body_bytes=settings.max_body_bytes,
+        max_bulk_body_bytes=settings.max_bulk_body_bytes,
+        max_total_body_bytes=settings.max_total_body_bytes,
+    )
     app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

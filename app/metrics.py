@@ -64,6 +64,12 @@ ENDED_CONNECTIONS = Counter(
     ("reason",),
     registry=REGISTRY,
 )
+REFUSED_REQUESTS = Counter(
+    "itemlens_http_refused_requests",
+    "Requests answered with 503 before their body was read: `body_bytes`, the bodies of others under way leave no room.",
+    ("reason",),
+    registry=REGISTRY,
+)
 REQUEST_ITEMS = Histogram("itemlens_http_request_items", "Items in one request.", ("route",), buckets=_ITEMS, registry=REGISTRY)
 
 # --- The engine, reported by app.engine -------------------------------------------------------------------------

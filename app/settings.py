@@ -119,6 +119,14 @@ class Settings(EdgeSettings):
         description="Largest JSON or multipart body, in bytes. 32 MiB holds 64 ordinary product photos in base64 "
         "several times.",
     )
+    max_total_body_bytes: int = Field(
+        256 * MIB,
+        ge=1024,
+        le=1024 * 1024 * MIB,
+        description="Most bytes of bodies that one worker holds at once, until they are answered. A request for which there is "
+        "no room gets 503, by its Content-Length before it is read; NDJSON waits. 256 MiB: eight of the largest bodies, "
+        "or four thousand photos of 60 kB.",
+    )
     max_request_items: int = Field(
         64, ge=1, le=4096, description="Most items in one JSON request. One full batch; send more as NDJSON."
     )
