@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.e2e.service import Service
-from tests.engine.photo_corpus import jpeg_segment, many_scans, tiff
+from scripts.soak.photo_corpus import jpeg_segment, many_scans, tiff
 from tests.tiny_bundle import jpeg
 
 CANARY = "kanarienvogel"
