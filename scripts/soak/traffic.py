@@ -43,10 +43,9 @@ class Traffic:
         self._forms = [request.wire for request in service_multipart(self._samples)]
         self._jsons = [request.wire for request in service_json(self._samples)]
         self._batches = [service_batch(self._samples[start : start + 8]).wire for start in (0, 8)]
-        self._titles = [_post("/v1/classify", {"items": [{"text": sample.title}]}) for sample in self._samples]
-        self._embeds = [
-            _post("/v1/embed", {"items": [{"text": sample.title}], "encoding": "base64"}) for sample in self._samples
-        ]
+        titles = [{"items": [{"text": sample.title}]} for sample in self._samples]
+        self._titles = [_post("/v1/classify", title) for title in titles]
+        self._embeds = [_post("/v1/embed", title | {"encoding": "base64"}) for title in titles]
         self._lines = [_lines(self._samples[start : start + 4]) for start in range(0, 16, 4)]
         self._photos = [photo for _, photo in hostile_photos()] + list(mutations(300, seed=seed + 2))
         self._ordinary: list[tuple[str, Sequence[bytes]]] = [
@@ -96,9 +95,8 @@ class Traffic:
 
     def _bad_body(self) -> Shot:
         """A body that was cut, changed or doubled, with a length that is right."""
-        head, _, body = self._chance.choice(self._chance.choice((self._forms, self._jsons, self._titles))).partition(
-            b"\r\n\r\n"
-        )
+        wire = self._chance.choice(self._chance.choice((self._forms, self._jsons, self._titles)))
+        head, _, body = wire.partition(b"\r\n\r\n")
         content_type = head.split(b"Content-Type: ", 1)[1].split(b"\r\n", 1)[0].decode()
         return _hostile("bad body", _post_bytes("/v1/classify", content_type, self._damaged(body)))
 
