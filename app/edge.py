@@ -7,8 +7,8 @@ body limit. Refuses to know routes, models and schemas. Nothing here reads a bod
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from app.body_budget import BodyBudget, BodyLease, no_room
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
 from app.quota import KeyQuota
+from app.refusals import count_refusal
 
 log = structlog.stdlib.get_logger("itemlens.http")
 
@@ -59,6 +60,8 @@ class RequestContext:
     """What the request holds of the worker's budget for bodies, where it may have one."""
     status: int = CLIENT_CLOSED
     code: str | None = None
+    refused_for: str | None = None
+    """Why it was refused unread, where such requests are counted together."""
     response_started: bool = False
 
     def elapsed_s(self) -> float:
@@ -152,17 +155,16 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
-        is_bulk = context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
-        limit = self.max_bulk_body_bytes if is_bulk else self.max_body_bytes
+        is_stream = is_bulk(context)
+        limit = self.max_bulk_body_bytes if is_stream else self.max_body_bytes
         declared = context.headers.get(b"content-length", b"")
         # More than 18 digits is more than any limit; int() of thousands of digits would raise.
         length = 0 if not declared.isdigit() else int(declared) if len(declared) <= 18 else limit + 1
         if length > limit:
             await refuse_unread(_too_large(limit), scope, receive, send)
             return
-        if not self.budget.has_room(1 if is_bulk else length):
-            metrics.REFUSED_REQUESTS.labels("body_bytes").inc()
-            await refuse_unread(no_room(), scope, receive, send)
+        if not self.budget.has_room(1 if is_stream else length):
+            await refuse_unread(no_room(), scope, receive, send, reason="body_bytes")
             return
         context.body = lease = BodyLease(self.budget)
         received = 0
@@ -175,7 +177,7 @@ class BodyLimit:
                 received += size
                 if received > limit:
                     raise _too_large(limit)
-                if not is_bulk:
+                if not is_stream:
                     lease.take(size)
             return message
 
@@ -185,11 +187,22 @@ class BodyLimit:
             lease.close()
 
 
-async def refuse_unread(problem: ProblemError, scope: Scope, receive: Receive, send: Send) -> None:
+def is_bulk(context: RequestContext) -> bool:
+    """Whether the body is NDJSON, which is streamed."""
+    return context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
+
+
+async def refuse_unread(
+    problem: ProblemError, scope: Scope, receive: Receive, send: Send, *, reason: str | None = None
+) -> None:
     """Answer before anything of the body was asked for. The server throws away what comes of it, so that the connection can go
-    on; but a client that waited to be asked for its body sends none, or does, and which is not known."""
+    on; but a client that waited to be asked for its body sends none, or does, and which is not known.
+
+    `reason`: a label of a metric; such refusals are counted and logged together.
+    """
     context = context_of(scope)
     context.code = problem.type.code
+    context.refused_for = reason
     if b"expect" in context.headers:
         problem.headers["Connection"] = "close"
     await problem_response(problem, context.request_id)(scope, receive, send)
@@ -204,7 +217,8 @@ def _request_id(sent: bytes | None) -> str:
         text = sent.decode("latin-1")
         if CLIENT_ID.fullmatch(text):
             return text
-    return secrets.token_hex(16)
+    # It names a request and keeps no secret; the system's own source costs a call to the kernel.
+    return f"{random.getrandbits(128):032x}"
 
 
 def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContext, scope: Scope) -> list[tuple[bytes, bytes]]:
@@ -220,6 +234,9 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
 def _report(scope: Scope, context: RequestContext, route: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     labels = (method, route, str(context.status))
+    if context.refused_for is not None:
+        count_refusal(*labels, context.refused_for)
+        return
     elapsed_s = context.elapsed_s()
     metrics.REQUEST_COUNT.labels(*labels).inc()
     metrics.REQUEST_DURATION.labels(*labels).observe(elapsed_s)

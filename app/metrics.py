@@ -66,7 +66,8 @@ ENDED_CONNECTIONS = Counter(
 )
 REFUSED_REQUESTS = Counter(
     "itemlens_http_refused_requests",
-    "Requests answered with 503 before their body was read: `body_bytes`, the bodies of others under way leave no room.",
+    "Requests answered with 503 before their body was read, up to 1 s late: `overloaded`, more comes than can be answered; "
+    "`body_bytes`, the bodies of others under way leave no room. They are in no histogram.",
     ("reason",),
     registry=REGISTRY,
 )

@@ -110,6 +110,14 @@ class Settings(EdgeSettings):
         description="Most items of one model admitted by a worker and not yet answered; more are refused with 503. Eight "
         "full requests of 64.",
     )
+    overload_queue_ms: int = Field(
+        40,
+        ge=1,
+        le=60_000,
+        description="Milliseconds of work that may wait for a model while more comes than can be answered; the rest gets 503 "
+        "at once, most of it unread. A burst may fill the whole queue. 40: who is let in waits about as long as the slowest "
+        "hundredth does at four fifths of the load.",
+    )
 
     # --- Limits of one request ---
     max_body_bytes: int = Field(

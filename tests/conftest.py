@@ -67,6 +67,7 @@ class FakeEngine:
         self.is_closed = False
         self.delay_s = 0.0
         self.overloads_left = 0
+        self.is_overloaded = False
         self.deadlines_s: list[float | None] = []
         self.running = 0
         self.most_running = 0
@@ -138,6 +139,9 @@ class FakeEngine:
         if space_id not in (None, SPACE_ID):
             raise SpaceConflictError("No kept version serves this space.", field="space")
         yield self._reference(model, version)
+
+    def overload(self) -> OverloadedError | None:
+        return OverloadedError("More comes than can be answered.", retry_after_s=2) if self.is_overloaded else None
 
     def models(self) -> Sequence[ModelDescription]:
         return [self.describe(FASHION), self.describe(DIGITS)]

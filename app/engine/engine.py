@@ -7,6 +7,7 @@ items, batch, answer. Refuses to know HTTP, files and runtime libraries.
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from app.engine.decode import DecodePool
 from app.engine.errors import (
     ItemError,
     NotReadyError,
+    OverloadedError,
     RequestError,
     SpaceConflictError,
     UnknownAttributeError,
@@ -191,6 +193,11 @@ class Engine:
             dimensions=length,
         )
 
+    def overload(self) -> OverloadedError | None:
+        """What a request would be refused with now, whichever of the models in use it asks for; None where one could take it.
+        Saves reading a request to learn the same at many times the price. Each question counts as a request."""
+        return self._registry.overload()
+
     @contextmanager
     def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
         """Choose a version as `embed` does, and keep it for a stream of calls that name it, whatever is switched meanwhile.
@@ -235,6 +242,7 @@ class Engine:
             raise NotReadyError("The service is shutting down; send the request again.")
         if not items:
             return [], Timing()
+        served.asked_s = time.monotonic()
         # No await since the version was chosen: one that is chosen cannot begin to drain before it has admitted.
         submission = served.batcher.admit(len(items), timeout_s=timeout_s)
         self._pool.start(served.loaded.reader, served.batcher, submission, items, modality=modality)

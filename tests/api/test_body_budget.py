@@ -13,6 +13,7 @@ from app import metrics
 from app.api.lines import read_lines
 from app.body_budget import BodyBudget, BodyLease
 from app.errors import ProblemError
+from app.refusals import count_waiting
 from app.settings import Settings
 from tests.api.listening import connected, is_whole, listening, request
 from tests.conftest import FakeEngine
@@ -42,6 +43,7 @@ async def until_held(engine: FakeEngine, requests: int = 1) -> None:
 
 
 def refused() -> float:
+    count_waiting()
     return float(metrics.REFUSED_REQUESTS.labels("body_bytes")._value.get())
 
 
