@@ -37,7 +37,8 @@ async def app(scope, receive, send):
     head = [(b"content-type", b"application/json"), (b"content-length", b"2"), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     await send({"type": "http.response.body", "body": b"{}"})
-uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False, lifespan="off", http="httptools", loop="uvloop", ws="none")
+options = {"log_config": None, "access_log": False, "lifespan": "off", "http": "httptools", "loop": "uvloop", "ws": "none"}
+uvicorn.run(app, port=int(sys.argv[1]), **options)
 """
 """An answer of the same server without a service, to a body that it does not read either."""
 FORM = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n%s\r\n--x--\r\n'
@@ -99,11 +100,10 @@ def pinned_service() -> Iterator[Service]:
         pytest.skip("needs a core for the service and one for its clients")
     before = os.sched_getaffinity(0)
     with on_core(SERVER_CORE):
-        service = Service(ROOT / "models", RUNTIME="auto", LOG_LEVEL="warning")
+        service = Service(ROOT / "models", RUNTIME="auto")
     for thread in threading.enumerate():
         os.sched_setaffinity(thread.native_id or 0, {CLIENT_CORE})
     try:
-        # What is waited for is logged at `info`, so readiness is asked for.
         with service:
             yield service
     finally:
@@ -160,8 +160,8 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
     calm, twice, tenfold = steps[0.8], steps[2.0], steps[10.0]
     left = max(0.0, 1 - tenfold.refused_per_s * price_s)
     print(  # noqa: T201
-        f"a refusal costs {prices[10.0] * 1e6:.0f} us at 10x; bare answers to as many would leave {left:.1%} of capacity, of which "
-        f"{tenfold.goodput_per_s / (left * capacity):.1%} were reached; p99 of accepted at 2x is "
+        f"a refusal costs {prices[10.0] * 1e6:.0f} us at 10x; bare answers to as many would leave {left:.1%} of capacity, of "
+        f"which {tenfold.goodput_per_s / (left * capacity):.1%} were reached; p99 of accepted at 2x is "
         f"{twice.accepted_p99_ms / calm.accepted_p99_ms:.2f} times that at 0.8x"
     )
     for share, step in steps.items():
