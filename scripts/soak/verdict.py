@@ -63,12 +63,14 @@ class Finding:
 
 def findings(evidence: Evidence) -> list[Finding]:
     account = evidence.account
+    refused = account.statuses["503"]
     found = [
         Finding("requests (of them hostile)", f"{account.requests:,} ({account.hostile:,})"),
         Finding("answers by status", ", ".join(f"{status}: {count:,}" for status, count in sorted(account.statuses.items()))),
         Finding("latency of ordinary requests, p50 / p99", _latencies(account.latencies_ms)),
-        Finding("5xx", f"{account.server_errors:,}", "0", account.server_errors == 0),
-        Finding("other failures", _listed(account.failures), "0", not account.failures),
+        Finding("5xx other than 503", f"{account.server_errors - refused:,}", "0", account.server_errors == refused),
+        Finding("503, where the rate is more than the machine answers", f"{refused:,}", "0", refused == 0),
+        Finding("failures of all kinds", _listed(account.failures), "0", not account.failures),
         Finding("errors in the log", _listed(evidence.logged_errors), "0", not evidence.logged_errors),
         Finding("workers that ended", f"{evidence.deaths()}", "0", evidence.deaths() == 0),
     ]
