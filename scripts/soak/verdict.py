@@ -6,7 +6,7 @@ Owns the promises' numbers. Refuses to know how anything was measured.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     return found
 
 
-_COUNTS = {
+_COUNTS: Mapping[str, Callable[[Sample], int]] = {
     "open files": lambda sample: sum(worker.open_files for worker in sample.workers),
     "threads": lambda sample: sum(worker.threads for worker in sample.workers),
     "temporary files": lambda sample: sample.temporary_files,

@@ -147,7 +147,8 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
     price_s = price_of_a_bare_answer_s()
     measured = measure(CLIENT_CORE, port=pinned_service.port, seconds=min(10.0, STEP_S))
     capacity = measured["per_s"]
-    print(f"\ncapacity {capacity:.1f}/s on one core; a bare answer costs {price_s * 1e6:.0f} us")  # noqa: T201
+    load = os.getloadavg()[0]
+    print(f"\ncapacity {capacity:.1f}/s on one core; a bare answer costs {price_s * 1e6:.0f} us; load average {load:.1f}")  # noqa: T201
     assert measured["failures"] == 0
     steps: dict[float, Step] = {}
     prices: dict[float, float] = {}

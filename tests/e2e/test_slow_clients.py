@@ -101,7 +101,7 @@ def test_slow_senders_are_closed_in_time_and_hurt_nobody(default_service: Servic
     attacked = latencies_s(default_service, lambda: not attacking.is_alive())
     attacking.join()
     last = f"{len(closed_after_s)} closed, the last after {max(closed_after_s):.1f} s"
-    # On a busy machine a client waits to be accepted, too, and takes its time to see the end; the service's own account says so.
+    # On a busy machine a client waits to be accepted, too, and takes its time to see the end: this tells the two apart.
     lasted_ms = [event["duration_ms"] for event in default_service.events()[logged:] if event.get("status") == 408]
     if lasted_ms:
         last += f" ({max(lasted_ms) / 1000:.1f} s by the service's clock)"
