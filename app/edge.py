@@ -10,7 +10,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
 )
 """Sent unless the route sets its own value (the docs page does)."""
-_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
+TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class RequestEdge:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        context = RequestContext(_request_id(headers.get(b"x-request-id")), headers)
+        context = RequestContext(request_id_of(headers), headers)
         scope.setdefault("state", {})["context"] = context
 
         async def send_with_headers(message: Message) -> None:
@@ -155,7 +155,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
-        is_stream = is_bulk(context)
+        is_stream = is_bulk(context.headers)
         limit = self.max_bulk_body_bytes if is_stream else self.max_body_bytes
         declared = context.headers.get(b"content-length", b"")
         # More than 18 digits is more than any limit; int() of thousands of digits would raise.
@@ -187,9 +187,9 @@ class BodyLimit:
             lease.close()
 
 
-def is_bulk(context: RequestContext) -> bool:
+def is_bulk(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the body is NDJSON, which is streamed."""
-    return context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
+    return headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
 
 
 async def refuse_unread(
@@ -212,7 +212,9 @@ def _too_large(limit: int) -> ProblemError:
     return ProblemError("body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos.")
 
 
-def _request_id(sent: bytes | None) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """As the client named it, or made up."""
+    sent = headers.get(b"x-request-id")
     if sent is not None:
         text = sent.decode("latin-1")
         if CLIENT_ID.fullmatch(text):
@@ -225,7 +227,7 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
     names = {name for name, _ in headers}
     headers += [header for header in SECURITY_HEADERS if header[0] not in names]
     if scope.get("scheme") == "https":
-        headers.append(_TRANSPORT_SECURITY)
+        headers.append(TRANSPORT_SECURITY)
     headers.append((b"x-request-id", context.request_id.encode("ascii")))
     headers.append((b"server-timing", context.server_timing()))
     return headers

@@ -15,7 +15,7 @@ from app.cors import CrossOrigin
 from app.edge import BodyLimit, RequestEdge
 from app.lifespan import lifespan
 from app.logging import configure_logging
-from app.overload import OverloadGuard
+from app.overload import OverloadGate
 from app.quota import QuotaTable
 from app.security import ApiKeyGuard
 from app.settings import Settings, load_settings
@@ -51,6 +51,8 @@ def create_app(
     app.state.settings = settings
     app.state.engine = engine
     app.state.keys = keys
+    # For the server to ask, below all of this.
+    app.state.gate = OverloadGate(app, paths=_paths_of(classify.router, embed.router))
     routers = [classify.router, embed.router, models.router, health.router]
     if settings.docs_enabled:
         routers.append(docs.router)
@@ -58,14 +60,13 @@ def create_app(
         app.include_router(router)
     openapi.install(app)
     problems.install(app)
-    # Added from the inside out: a request meets the edge first, then other origins, the keys, overload, the body limit.
+    # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
     app.add_middleware(
         BodyLimit,
         max_body_bytes=settings.max_body_bytes,
         max_bulk_body_bytes=settings.max_bulk_body_bytes,
         max_total_body_bytes=settings.max_total_body_bytes,
     )
-    app.add_middleware(OverloadGuard, paths=_paths_of(classify.router, embed.router))
     app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

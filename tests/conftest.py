@@ -67,7 +67,7 @@ class FakeEngine:
         self.is_closed = False
         self.delay_s = 0.0
         self.overloads_left = 0
-        self.is_overloaded = False
+        self.overloaded = False
         self.deadlines_s: list[float | None] = []
         self.running = 0
         self.most_running = 0
@@ -140,8 +140,11 @@ class FakeEngine:
             raise SpaceConflictError("No kept version serves this space.", field="space")
         yield self._reference(model, version)
 
+    def is_overloaded(self) -> bool:
+        return self.overloaded
+
     def overload(self) -> OverloadedError | None:
-        return OverloadedError("More comes than can be answered.", retry_after_s=2) if self.is_overloaded else None
+        return OverloadedError("More comes than can be answered.", retry_after_s=2) if self.overloaded else None
 
     def models(self) -> Sequence[ModelDescription]:
         return [self.describe(FASHION), self.describe(DIGITS)]

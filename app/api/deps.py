@@ -51,6 +51,9 @@ class Engine(Protocol):
     def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[ModelRef]:
         """Choose a version and keep it, until the block ends, for calls that name it."""
 
+    def is_overloaded(self) -> bool:
+        """Whether it is worth asking `overload`."""
+
     def overload(self) -> OverloadedError | None:
         """What any request would be refused with now, whatever it asks for. Each question counts as a request."""
 

@@ -85,6 +85,11 @@ class Batcher:
         """Items admitted and not settled: being prepared, queued or in the runtime."""
         return self._pending_items
 
+    @property
+    def is_overloaded(self) -> bool:
+        """See `QueueLimit`."""
+        return self._limit.is_overloaded
+
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._stopped
 
@@ -118,14 +123,11 @@ class Batcher:
 
     def overload(self) -> OverloadedError | None:
         """What `admit` would refuse one item with for the queue's length. The question counts as an item offered."""
-        limit = self._limit
-        if not limit.is_overloaded:
-            return None
         with self._changed:
             queued, pace_s = self._pending_items, self._seconds_per_item
-            if limit.has_room(1, queued=queued, seconds_per_item=pace_s):
+            if self._limit.has_room(1, queued=queued, seconds_per_item=pace_s):
                 return None  # and `admit` will count it
-            limit.admits(1, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
+            self._limit.admits(1, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
         return OverloadedError(_AT_LIMIT, retry_after_s=math.ceil(queued * pace_s))
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:

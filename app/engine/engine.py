@@ -193,6 +193,10 @@ class Engine:
             dimensions=length,
         )
 
+    def is_overloaded(self) -> bool:
+        """Whether for a while more has been asked for, of every model in use, than could be answered."""
+        return self._registry.is_overloaded()
+
     def overload(self) -> OverloadedError | None:
         """What a request would be refused with now, whichever of the models in use it asks for; None where one could take it.
         Saves reading a request to learn the same at many times the price. Each question counts as a request."""

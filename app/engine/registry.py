@@ -153,16 +153,26 @@ class Registry:
         plan = self._plans.get(self._generation.value)
         return plan is not None and all(self._versions[key].batcher.is_alive() for key in plan.versions())
 
+    def is_overloaded(self) -> bool:
+        """See `Engine.is_overloaded`."""
+        if not any(served.batcher.is_overloaded for served in self._versions.values()):
+            return False  # which every request asks
+        in_use = self._in_use()
+        return bool(in_use) and all(served.batcher.is_overloaded for served in in_use)
+
     def overload(self) -> OverloadedError | None:
-        """See `Engine.overload`. A version that nobody has asked for in a while does not count: the idle one of two models must
-        not make the other's refusals dear. Who asks for it after all is let in as soon as anybody is, and then it counts."""
+        """See `Engine.overload`."""
+        refusals = [served.batcher.overload() for served in self._in_use()]
+        return refusals[0] if refusals and all(refusals) else None
+
+    def _in_use(self) -> list[ServedVersion]:
+        """Versions that somebody asked for of late: the idle one of two models must not make the other's refusals dear. Who
+        asks for it after all is let in as soon as anybody is, and then it counts."""
         plan = self._plans.get(self._generation.value)
         if plan is None:
-            return None
+            return []
         since_s = time.monotonic() - _ASKED_FOR_S
-        versions = [served for key in plan.versions() if (served := self._versions[key]).asked_s > since_s]
-        refusals = [served.batcher.overload() for served in versions]
-        return refusals[0] if refusals and all(refusals) else None
+        return [served for key in plan.versions() if (served := self._versions[key]).asked_s > since_s]
 
     def candidates(self, model: str | None, version: str | None) -> Sequence[ServedVersion]:
         """What may answer a request that names so much, the defaults first. Raises UnknownModelError."""

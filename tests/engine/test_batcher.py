@@ -112,10 +112,11 @@ async def test_a_queue_that_was_full_stays_short_until_nothing_is_refused(batche
     filled = send(batcher, range(7))
     with pytest.raises(OverloadedError):
         batcher.admit(1, timeout_s=None)
-    assert batcher.overload() is None  # one refusal is not yet overload
+    assert not batcher.is_overloaded  # by one refusal
     await asyncio.sleep(0.11)
     with pytest.raises(OverloadedError):
         batcher.admit(1, timeout_s=None)
+    assert batcher.is_overloaded
     refusal = batcher.overload()
     assert refusal is not None
     assert refusal.retry_after_s >= 1
