@@ -218,7 +218,8 @@ class Settings(EdgeSettings):
     # --- Logs ---
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least severe event to log. At `info` there is one event per request; probes show at `debug`.",
+        description="Least severe event to log. At `info` there is one event per request, but those refused unread share "
+        "one a second; probes show at `debug`.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` writes JSON unless standard output is a terminal."

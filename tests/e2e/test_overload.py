@@ -165,6 +165,7 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
         f"which {tenfold.goodput_per_s / (left * capacity):.1%} were reached; p99 of accepted at 2x is "
         f"{twice.accepted_p99_ms / calm.accepted_p99_ms:.2f} times that at 0.8x"
     )
+    assert max(step.late_ms for step in steps.values()) < 20, "the generator was held up: measure on a machine at rest"
     for share, step in steps.items():
         assert not step.failed, share
         assert step.without_retry_after == 0, share
