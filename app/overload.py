@@ -45,7 +45,7 @@ class OverloadGate:
         if state.engine is None or not state.engine.is_overloaded():
             return None
         headers = dict(scope["headers"])
-        if b"origin" in headers or is_bulk(headers):
+        if is_bulk(headers) or (b"origin" in headers and state.settings.cors_origins):
             return None
         if state.keys and ((key := sent_key(headers)) is None or state.keys.match(key) is None):
             return None
