@@ -125,9 +125,8 @@ class Batcher:
         """What `admit` would refuse one item with for the queue's length. The question counts as an item offered."""
         with self._changed:
             queued, pace_s = self._pending_items, self._seconds_per_item
-            if self._limit.has_room(1, queued=queued, seconds_per_item=pace_s):
+            if self._limit.lets_in(queued=queued, seconds_per_item=pace_s, now_s=time.monotonic()):
                 return None  # and `admit` will count it
-            self._limit.admits(1, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
         return OverloadedError(_AT_LIMIT, retry_after_s=math.ceil(queued * pace_s))
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:

@@ -34,6 +34,8 @@ class QueueLimit:
         self._began_s = 0.0
         self._offered = self._answered = self._refused = 0
         self._was_full = False
+        self._expected = 0
+        """Requests that were let in and have offered nothing yet."""
         self._excessive = self._quiet = 0
 
     def has_room(self, items: int, *, queued: int, seconds_per_item: float) -> bool:
@@ -44,13 +46,27 @@ class QueueLimit:
 
     def admits(self, items: int, *, queued: int, seconds_per_item: float, now_s: float) -> bool:
         """`has_room`, of what is offered now: it counts, admitted or not."""
-        if now_s - self._began_s >= max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item):
-            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item))
+        self._look_at_clock(queued, seconds_per_item, now_s)
+        self._expected = max(0, self._expected - 1)
         self._offered += items
         if self.has_room(items, queued=queued, seconds_per_item=seconds_per_item):
             return True
         self._refused += 1
         self._was_full |= queued + items > self._max_items
+        return False
+
+    def lets_in(self, *, queued: int, seconds_per_item: float, now_s: float) -> bool:
+        """Whether a request may be read that will offer an item; if not, it counts as offered and refused.
+
+        Those that were let in and have offered nothing yet count as queued; of many that come in one moment all would be
+        let in for the sake of one place otherwise.
+        """
+        self._look_at_clock(queued, seconds_per_item, now_s)
+        if self.has_room(1, queued=queued + self._expected, seconds_per_item=seconds_per_item):
+            self._expected += 1
+            return True
+        self._offered += 1
+        self._refused += 1
         return False
 
     def answer(self, items: int) -> None:
@@ -60,7 +76,13 @@ class QueueLimit:
     def _is_long(self, queued: int, seconds_per_item: float) -> bool:
         return queued > self._least_items and queued * seconds_per_item > self._short_s
 
+    def _look_at_clock(self, queued: int, seconds_per_item: float, now_s: float) -> None:
+        if now_s - self._began_s >= max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item):
+            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item))
+
     def _end_window(self, now_s: float, *, is_long: bool) -> None:
+        # Some never offer anything: a body that is malformed, or does not come.
+        self._expected = 0
         is_excessive = is_long and self._offered > _EXCESS * self._answered
         self._excessive = self._excessive + 1 if is_excessive else 0
         self._quiet = 0 if self._refused else self._quiet + 1

@@ -140,3 +140,19 @@ def test_a_large_request_is_let_in_by_what_waits_before_it(limit: QueueLimit) ->
     limit.is_overloaded = True
     assert limit.has_room(64, queued=5, seconds_per_item=PACE_S)
     assert not limit.has_room(1, queued=69, seconds_per_item=PACE_S)
+
+
+def test_of_those_that_come_in_one_moment_no_more_are_read_than_have_room(limit: QueueLimit) -> None:
+    """Whoever is read and then refused has cost many times as much."""
+    limit.is_overloaded = True
+    let_in = [limit.lets_in(queued=11, seconds_per_item=PACE_S, now_s=0.01) for _ in range(50)]
+    assert let_in == [True] * 3 + [False] * 47  # 14 of them are longer than 40 ms
+    admitted = [limit.admits(1, queued=11 + number, seconds_per_item=PACE_S, now_s=0.02) for number in range(3)]
+    assert admitted == [True] * 3
+    assert not limit.lets_in(queued=14, seconds_per_item=PACE_S, now_s=0.03)
+
+
+def test_who_is_let_in_and_offers_nothing_keeps_no_place(limit: QueueLimit) -> None:
+    limit.is_overloaded = True
+    assert [limit.lets_in(queued=0, seconds_per_item=PACE_S, now_s=0.01) for _ in range(15)] == [True] * 14 + [False]
+    assert limit.lets_in(queued=0, seconds_per_item=PACE_S, now_s=0.2)
