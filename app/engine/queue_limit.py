@@ -13,6 +13,9 @@ _WINDOW_ITEMS = 8
 _EXCESS = 1.5
 _WINDOWS_TO_BEGIN = 3
 _WINDOWS_TO_END = 10
+_LEAST_EAGERNESS, _MOST_EAGERNESS, _STEP = 1.05, 100.0, 1.2
+_MOST_IN_VAIN = 0.1
+"""Requests that were read and then refused, for each item that was answered."""
 
 
 class QueueLimit:
@@ -32,10 +35,10 @@ class QueueLimit:
         self._least_items = least_items
         self._short_s = short_s
         self._began_s = 0.0
-        self._offered = self._answered = self._refused = 0
+        self._offered = self._answered = self._refused = self._read_in_vain = 0
         self._was_full = False
-        self._expected = 0
-        """Requests that were let in and have offered nothing yet."""
+        self._let_in_s = self._places = 0.0
+        self._eagerness = _LEAST_EAGERNESS
         self._excessive = self._quiet = 0
 
     def has_room(self, items: int, *, queued: int, seconds_per_item: float) -> bool:
@@ -47,23 +50,27 @@ class QueueLimit:
     def admits(self, items: int, *, queued: int, seconds_per_item: float, now_s: float) -> bool:
         """`has_room`, of what is offered now: it counts, admitted or not."""
         self._look_at_clock(queued, seconds_per_item, now_s)
-        self._expected = max(0, self._expected - 1)
         self._offered += items
         if self.has_room(items, queued=queued, seconds_per_item=seconds_per_item):
             return True
         self._refused += 1
+        self._read_in_vain += 1
         self._was_full |= queued + items > self._max_items
         return False
 
     def lets_in(self, *, queued: int, seconds_per_item: float, now_s: float) -> bool:
-        """Whether a request may be read that will offer an item; if not, it counts as offered and refused.
+        """Whether in overload a request may be read that will offer an item; if not, it counts as offered and refused.
 
-        Those that were let in and have offered nothing yet count as queued; of many that come in one moment all would be
-        let in for the sake of one place otherwise.
+        They are let in at the pace of the answers, and not all that come in one moment for the sake of one place: whoever is
+        read in vain has cost many times as much. How much faster than the answers is learnt, since some offer nothing (their
+        bodies are malformed, or do not come) and the others a body's time later.
         """
         self._look_at_clock(queued, seconds_per_item, now_s)
-        if self.has_room(1, queued=queued + self._expected, seconds_per_item=seconds_per_item):
-            self._expected += 1
+        earned = (now_s - self._let_in_s) * self._eagerness / seconds_per_item
+        self._places = min(self._places + earned, max(1.0, self._short_s / seconds_per_item))
+        self._let_in_s = now_s
+        if self._places >= 1 and self.has_room(1, queued=queued, seconds_per_item=seconds_per_item):
+            self._places -= 1
             return True
         self._offered += 1
         self._refused += 1
@@ -78,11 +85,15 @@ class QueueLimit:
 
     def _look_at_clock(self, queued: int, seconds_per_item: float, now_s: float) -> None:
         if now_s - self._began_s >= max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item):
-            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item))
+            # Half of a short queue: the runtime may soon have nothing to do.
+            is_low = 2 * queued < max(self._least_items, self._short_s / seconds_per_item)
+            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item), is_low=is_low)
 
-    def _end_window(self, now_s: float, *, is_long: bool) -> None:
-        # Some never offer anything: a body that is malformed, or does not come.
-        self._expected = 0
+    def _end_window(self, now_s: float, *, is_long: bool, is_low: bool) -> None:
+        if self._read_in_vain > _MOST_IN_VAIN * self._answered:
+            self._eagerness = max(_LEAST_EAGERNESS, self._eagerness / _STEP)
+        elif is_low and self._refused:
+            self._eagerness = min(_MOST_EAGERNESS, self._eagerness * _STEP)
         is_excessive = is_long and self._offered > _EXCESS * self._answered
         self._excessive = self._excessive + 1 if is_excessive else 0
         self._quiet = 0 if self._refused else self._quiet + 1
@@ -90,6 +101,7 @@ class QueueLimit:
             self.is_overloaded = True
         elif self._quiet >= _WINDOWS_TO_END:
             self.is_overloaded = False
+            self._eagerness = _LEAST_EAGERNESS
         self._began_s = now_s
-        self._offered = self._answered = self._refused = 0
+        self._offered = self._answered = self._refused = self._read_in_vain = 0
         self._was_full = False

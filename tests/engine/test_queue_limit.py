@@ -22,6 +22,8 @@ class Outcome:
     seconds: float
     waits_s: list[float] = field(default_factory=list)
     refused: int = 0
+    """After they were read."""
+    refused_unread: int = 0
 
     @property
     def utilisation(self) -> float:
@@ -32,10 +34,20 @@ class Outcome:
 
 
 def simulate(
-    limit: QueueLimit, *, load: float = 0.0, clients: int = 0, burst: int = 0, seconds: float = 20.0, seed: int = 1
+    limit: QueueLimit,
+    *,
+    load: float = 0.0,
+    clients: int = 0,
+    burst: int = 0,
+    seconds: float = 20.0,
+    clump_s: float = 0.0,
+    body_s: float = 0.0,
+    malformed: float = 0.0,
+    seed: int = 1,
 ) -> Outcome:
     """`load` of capacity at random moments, `clients` that send again when they are answered and a second after a refusal, and
-    `burst` items in the tenth second."""
+    `burst` items in the tenth second. `clump_s`: heads are met so often only, and may be refused; a body ends `body_s` later,
+    and a share of them is `malformed`."""
     chance, outcome = random.Random(seed), Outcome(seconds)
     events: list[tuple[float, int, str]] = []
     numbers: Iterator[int] = iter(range(10**9))
@@ -60,6 +72,16 @@ def simulate(
             outcome.waits_s.append(now_s - came_s)
             if who == "client":
                 plan(now_s, "client")
+        elif what == "stranger" and clump_s:
+            plan(now_s + chance.expovariate(load / PACE_S), "stranger")
+            plan((now_s // clump_s + 1) * clump_s, "head")
+            continue
+        elif what == "head":
+            if limit.is_overloaded and not limit.lets_in(queued=len(queue), seconds_per_item=PACE_S, now_s=now_s):
+                outcome.refused_unread += 1
+            elif chance.random() >= malformed:
+                plan(now_s + body_s, "body")
+            continue
         else:
             if what == "stranger":
                 plan(now_s + chance.expovariate(load / PACE_S), "stranger")
@@ -142,17 +164,10 @@ def test_a_large_request_is_let_in_by_what_waits_before_it(limit: QueueLimit) ->
     assert not limit.has_room(1, queued=69, seconds_per_item=PACE_S)
 
 
-def test_of_those_that_come_in_one_moment_no_more_are_read_than_have_room(limit: QueueLimit) -> None:
-    """Whoever is read and then refused has cost many times as much."""
-    limit.is_overloaded = True
-    let_in = [limit.lets_in(queued=11, seconds_per_item=PACE_S, now_s=0.01) for _ in range(50)]
-    assert let_in == [True] * 3 + [False] * 47  # 14 of them are longer than 40 ms
-    admitted = [limit.admits(1, queued=11 + number, seconds_per_item=PACE_S, now_s=0.02) for number in range(3)]
-    assert admitted == [True] * 3
-    assert not limit.lets_in(queued=14, seconds_per_item=PACE_S, now_s=0.03)
-
-
-def test_who_is_let_in_and_offers_nothing_keeps_no_place(limit: QueueLimit) -> None:
-    limit.is_overloaded = True
-    assert [limit.lets_in(queued=0, seconds_per_item=PACE_S, now_s=0.01) for _ in range(15)] == [True] * 14 + [False]
-    assert limit.lets_in(queued=0, seconds_per_item=PACE_S, now_s=0.2)
+@pytest.mark.parametrize(("body_s", "malformed"), [(0.002, 0.0), (0.002, 0.5), (0.1, 0.0), (0.1, 0.5)])
+def test_of_ten_requests_for_each_answer_hardly_any_is_read_in_vain(body_s: float, malformed: float, limit: QueueLimit) -> None:
+    """They come in clumps, as an event loop meets them; some take their time to send a body, some send none that is of use."""
+    outcome = simulate(limit, load=10.0, clump_s=0.005, body_s=body_s, malformed=malformed)
+    assert outcome.utilisation > 0.94
+    assert outcome.refused_unread > 0.8 * (0.9 * 10 * outcome.seconds / PACE_S)
+    assert outcome.refused < 0.2 * len(outcome.waits_s) + MAX_ITEMS
