@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from app import metrics
-from app.protocol import ItemlensHttpProtocol, Refusal, bare_answer
+from app.protocol import Gate, ItemlensHttpProtocol, Refusal, bare_answer
 from app.settings import Settings
 
 if sys.platform == "linux":
@@ -42,10 +42,12 @@ class ConnectionLimits:
     min_client_bytes_per_s: int
 
 
-def limited_protocol(settings: Settings, *, max_connections: int) -> type[asyncio.Protocol]:
+def limited_protocol(settings: Settings, *, max_connections: int, gate: Gate | None = None) -> type[asyncio.Protocol]:
     """The protocol of one server. `max_connections` may be fewer than the settings wish, where the system gives fewer."""
+    asked = gate
 
     class Limited(LimitedHttpProtocol):
+        gate = asked
         limits = ConnectionLimits(
             max_connections=max_connections,
             max_head_bytes=settings.max_head_bytes,
@@ -170,8 +172,9 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
             raise _LARGE_HEAD
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        # Before anything answers.
         self._head_since_s = None
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -7,10 +7,10 @@ body limit. Refuses to know routes, models and schemas. Nothing here reads a bod
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
+from app.body_budget import BodyBudget, BodyLease, no_room
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
 from app.quota import KeyQuota
+from app.refusals import count_refusal
 
 log = structlog.stdlib.get_logger("itemlens.http")
 
@@ -39,7 +41,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
 )
 """Sent unless the route sets its own value (the docs page does)."""
-_TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
+TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
 
 
 @dataclass(slots=True)
@@ -54,8 +56,12 @@ class RequestContext:
     model: str | None = None
     quota: KeyQuota | None = None
     """Of the caller's key, where there is a limit; the request itself has been counted as one item."""
+    body: BodyLease | None = None
+    """What the request holds of the worker's budget for bodies, where it may have one."""
     status: int = CLIENT_CLOSED
     code: str | None = None
+    refused_for: str | None = None
+    """Why it was refused unread, where such requests are counted together."""
     response_started: bool = False
 
     def elapsed_s(self) -> float:
@@ -98,7 +104,7 @@ class RequestEdge:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        context = RequestContext(_request_id(headers.get(b"x-request-id")), headers)
+        context = RequestContext(request_id_of(headers), headers)
         scope.setdefault("state", {})["context"] = context
 
         async def send_with_headers(message: Message) -> None:
@@ -132,56 +138,96 @@ class RequestEdge:
 
 
 class BodyLimit:
-    """Refuse bodies over a limit: at once by Content-Length, else as soon as the bytes counted pass it."""
+    """Refuse bodies over a limit (413), and those for which there is no room beside the others under way (503): at once by
+    Content-Length, else as soon as the bytes counted pass it. A bulk body counts by what is kept of it, which `app.api.bulk`
+    knows.
+    """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int, max_total_body_bytes: int) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        # One that could never find room is too large.
+        self.max_body_bytes = min(max_body_bytes, max_total_body_bytes)
         self.max_bulk_body_bytes = max_bulk_body_bytes
+        self.budget = BodyBudget(max_total_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
-        is_bulk = context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
-        limit = self.max_bulk_body_bytes if is_bulk else self.max_body_bytes
-        problem = ProblemError(
-            "body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos."
-        )
+        is_stream = is_bulk(context.headers)
+        limit = self.max_bulk_body_bytes if is_stream else self.max_body_bytes
         declared = context.headers.get(b"content-length", b"")
         # More than 18 digits is more than any limit; int() of thousands of digits would raise.
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            context.code = problem.type.code
-            await problem_response(problem, context.request_id)(scope, receive, send)
+        length = 0 if not declared.isdigit() else int(declared) if len(declared) <= 18 else limit + 1
+        if length > limit:
+            await refuse_unread(_too_large(limit), scope, receive, send)
             return
+        if not self.budget.has_room(1 if is_stream else length):
+            await refuse_unread(no_room(), scope, receive, send, reason="body_bytes")
+            return
+        context.body = lease = BodyLease(self.budget)
         received = 0
 
         async def counted_receive() -> Message:
             nonlocal received
             message = await receive()
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                received += size
                 if received > limit:
-                    raise problem
+                    raise _too_large(limit)
+                if not is_stream:
+                    lease.take(size)
             return message
 
-        await self.app(scope, counted_receive, send)
+        try:
+            await self.app(scope, counted_receive, send)
+        finally:
+            lease.close()
 
 
-def _request_id(sent: bytes | None) -> str:
+def is_bulk(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the body is NDJSON, which is streamed."""
+    return headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
+
+
+async def refuse_unread(
+    problem: ProblemError, scope: Scope, receive: Receive, send: Send, *, reason: str | None = None
+) -> None:
+    """Answer before anything of the body was asked for. The server throws away what comes of it, so that the connection can go
+    on; but a client that waited to be asked for its body sends none, or does, and which is not known.
+
+    `reason`: a label of a metric; such refusals are counted and logged together.
+    """
+    context = context_of(scope)
+    context.code = problem.type.code
+    context.refused_for = reason
+    if b"expect" in context.headers:
+        problem.headers["Connection"] = "close"
+    await problem_response(problem, context.request_id)(scope, receive, send)
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError("body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos.")
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """As the client named it, or made up."""
+    sent = headers.get(b"x-request-id")
     if sent is not None:
         text = sent.decode("latin-1")
         if CLIENT_ID.fullmatch(text):
             return text
-    return secrets.token_hex(16)
+    # It names a request and keeps no secret; the system's own source costs a call to the kernel.
+    return f"{random.getrandbits(128):032x}"
 
 
 def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContext, scope: Scope) -> list[tuple[bytes, bytes]]:
     names = {name for name, _ in headers}
     headers += [header for header in SECURITY_HEADERS if header[0] not in names]
     if scope.get("scheme") == "https":
-        headers.append(_TRANSPORT_SECURITY)
+        headers.append(TRANSPORT_SECURITY)
     headers.append((b"x-request-id", context.request_id.encode("ascii")))
     headers.append((b"server-timing", context.server_timing()))
     return headers
@@ -190,6 +236,9 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
 def _report(scope: Scope, context: RequestContext, route: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     labels = (method, route, str(context.status))
+    if context.refused_for is not None:
+        count_refusal(*labels, context.refused_for)
+        return
     elapsed_s = context.elapsed_s()
     metrics.REQUEST_COUNT.labels(*labels).inc()
     metrics.REQUEST_DURATION.labels(*labels).observe(elapsed_s)

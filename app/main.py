@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from app.api import classify, docs, embed, health, models, openapi, problems
@@ -17,6 +17,7 @@ from app.cors import CrossOrigin
 from app.edge import BodyLimit, RequestEdge
 from app.lifespan import configured_fetcher, lifespan
 from app.logging import configure_logging
+from app.overload import OverloadGate
 from app.quota import QuotaTable
 from app.security import ApiKeyGuard
 from app.settings import Settings, load_settings
@@ -58,6 +59,8 @@ def create_app(
     app.state.engine = engine
     app.state.keys = keys
     app.state.fetcher = fetcher or configured_fetcher(settings)
+    # For the server to ask, below all of this.
+    app.state.gate = OverloadGate(app, paths=_paths_of(classify.router, embed.router))
     routers = [classify.router, embed.router, models.router, health.router]
     if settings.docs_enabled:
         routers.append(docs.router)
@@ -66,10 +69,18 @@ def create_app(
     openapi.install(app)
     problems.install(app)
     # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_bulk_body_bytes=settings.max_bulk_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_body_bytes=settings.max_body_bytes,
+        max_bulk_body_bytes=settings.max_bulk_body_bytes,
+        max_total_body_bytes=settings.max_total_body_bytes,
+    )
     app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    fixed_paths = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
-    app.add_middleware(RequestEdge, fixed_paths=fixed_paths)
+    app.add_middleware(RequestEdge, fixed_paths=_paths_of(*routers))
     return app
+
+
+def _paths_of(*routers: APIRouter) -> frozenset[str]:
+    return frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))

@@ -64,6 +64,13 @@ ENDED_CONNECTIONS = Counter(
     ("reason",),
     registry=REGISTRY,
 )
+REFUSED_REQUESTS = Counter(
+    "itemlens_http_refused_requests",
+    "Requests answered with 503 before their body was read, up to 1 s late: `overloaded`, more comes than can be answered; "
+    "`body_bytes`, the bodies of others under way leave no room. They are in no histogram.",
+    ("reason",),
+    registry=REGISTRY,
+)
 REQUEST_ITEMS = Histogram("itemlens_http_request_items", "Items in one request.", ("route",), buckets=_ITEMS, registry=REGISTRY)
 
 # --- The engine, reported by app.engine -------------------------------------------------------------------------

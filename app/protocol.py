@@ -6,8 +6,9 @@ is buffered. ASGI has no word for either. Refuses to know routes, limits and wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -55,6 +56,11 @@ def bare_answer(refusal: Refusal) -> bytes:
     )
 
 
+class Gate(Protocol):
+    def refusal(self, scope: Mapping[str, Any], *, closes: bool) -> bytes | None:
+        """The whole answer to the request whose head `scope` holds, or None. `closes`: the connection ends with it."""
+
+
 class ItemlensHttpProtocol(HttpToolsProtocol):
     """Puts `itemlens.connection` into each request's extensions: `close` after what is buffered, or `abort` at once.
 
@@ -69,6 +75,10 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     _in_body = False
     """The newest message's head is complete and its body is not."""
     _running: RequestResponseCycle | None = None
+    _refusal: bytes | None = None
+    """The whole answer to the request that has just begun, which the gate refuses."""
+    _is_taking_turns = False
+    gate: ClassVar[Gate | None] = None
 
     # --- ending -------------------------------------------------------------------------------------------------
 
@@ -174,6 +184,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         self._in_body = True
         if self._is_draining and self.cycle is not None:
             self.cycle.keep_alive = False
+        if self._refusal is not None:
+            self._answer_unread(self._refusal)
 
     def _check_head(self) -> None:
         """What the parser lets through though two readers may read it differently. Raises `Refusal`."""
@@ -197,7 +209,31 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        # One that waited for its turn has been received already; and to whom nothing more can be written has to wait.
+        if self.gate is not None and not self._is_taking_turns and not self.flow.write_paused:
+            # It is not known whether a client that waits to be asked for its body sends it nevertheless.
+            keeps = cycle.keep_alive and not cycle.waiting_for_100_continue and not self._is_draining
+            self._refusal = self.gate.refusal(cast("dict[str, Any]", cycle.scope), closes=not keeps)
+            if self._refusal is not None:
+                cycle.keep_alive = keeps
+                return
         super()._start_asgi_task(cycle, app)
+
+    def _answer_unread(self, answer: bytes) -> None:
+        """In place of the application. What still comes of the body is thrown away."""
+        self._refusal = None
+        self.cycle.response_started = self.cycle.response_complete = True
+        self.transport.write(answer)
+        if not self.cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        self._is_taking_turns = True
+        try:
+            super().on_response_complete()
+        finally:
+            self._is_taking_turns = False
 
     def _decline_upgrade(self) -> None:
         """Go on with a parser that has seen the same request without its wish."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from app.api_keys import ApiKeys
 from app.connection_limits import limited_protocol
@@ -104,12 +104,12 @@ class _Server(uvicorn.Server):
 
 
 def configured_server(
-    settings: Settings, app: ASGIApp, context: ssl.SSLContext | None, announce: Callable[[], None]
+    settings: Settings, app: FastAPI, context: ssl.SSLContext | None, announce: Callable[[], None]
 ) -> uvicorn.Server:
     """Uvicorn with everything set; `announce` is called once it listens."""
     config = uvicorn.Config(
         app,
-        http=limited_protocol(settings, max_connections=affordable_connections(settings.max_connections)),
+        http=limited_protocol(settings, max_connections=affordable_connections(settings.max_connections), gate=app.state.gate),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -111,6 +111,14 @@ class Settings(FetchSettings, EdgeSettings):
         description="Most items of one model admitted by a worker and not yet answered; more are refused with 503. Eight "
         "full requests of 64.",
     )
+    overload_queue_ms: int = Field(
+        40,
+        ge=1,
+        le=60_000,
+        description="Milliseconds of work that may wait for a model while more comes than can be answered; the rest gets 503 "
+        "at once, most of it unread. A burst may fill the whole queue. 40: who is let in waits about as long as the slowest "
+        "hundredth does at four fifths of the load.",
+    )
 
     # --- Limits of one request ---
     max_body_bytes: int = Field(
@@ -119,6 +127,14 @@ class Settings(FetchSettings, EdgeSettings):
         le=1024 * MIB,
         description="Largest JSON or multipart body, in bytes. 32 MiB holds 64 ordinary product photos in base64 "
         "several times.",
+    )
+    max_total_body_bytes: int = Field(
+        256 * MIB,
+        ge=1024,
+        le=1024 * 1024 * MIB,
+        description="Most bytes of bodies that one worker holds at once, until they are answered. A request for which there is "
+        "no room gets 503, by its Content-Length before it is read; NDJSON waits. 256 MiB: eight of the largest bodies, "
+        "or four thousand photos of 60 kB.",
     )
     max_request_items: int = Field(
         64, ge=1, le=4096, description="Most items in one JSON request. One full batch; send more as NDJSON."
@@ -203,7 +219,8 @@ class Settings(FetchSettings, EdgeSettings):
     # --- Logs ---
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least severe event to log. At `info` there is one event per request; probes show at `debug`.",
+        description="Least severe event to log. At `info` there is one event per request, but those refused unread share "
+        "one a second; probes show at `debug`.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` writes JSON unless standard output is a terminal."

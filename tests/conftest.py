@@ -75,6 +75,7 @@ class FakeEngine:
         self.is_closed = False
         self.delay_s = 0.0
         self.overloads_left = 0
+        self.overloaded = False
         self.deadlines_s: list[float | None] = []
         self.running = 0
         self.most_running = 0
@@ -147,6 +148,12 @@ class FakeEngine:
         if space_id not in (None, SPACE_ID):
             raise SpaceConflictError("No kept version serves this space.", field="space")
         yield self._reference(model, version)
+
+    def is_overloaded(self) -> bool:
+        return self.overloaded
+
+    def overload(self) -> OverloadedError | None:
+        return OverloadedError("More comes than can be answered.", retry_after_s=2) if self.overloaded else None
 
     def models(self) -> Sequence[ModelDescription]:
         return [self.describe(FASHION), self.describe(DIGITS)]

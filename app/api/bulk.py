@@ -8,7 +8,6 @@ taking bytes from the socket. What moves neither way for `stall_timeout_s` is cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -18,11 +17,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.body import receive_chunk
 from app.api.deps import Engine
 from app.api.items import ReceivedItem, item_problem, receive_item
 from app.api.json_body import parse_json
+from app.api.lines import read_lines
 from app.api.operations import AnswerT, Operation, OptionsT
+from app.body_budget import BodyLease
 from app.edge import RequestContext, context_of
 from app.engine.errors import EngineError, ItemError, RequestError, UnavailableError
 from app.engine.items import Reply
@@ -44,6 +44,15 @@ class _Outcome(Generic[AnswerT]):
     reply: Reply[AnswerT] | None
     problem: ProblemError | None
     fails_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[AnswerT]):
+    """A line whose work has begun. `held_bytes`: of the budget for bodies, until its result is written."""
+
+    received: ReceivedItem
+    task: asyncio.Task[_Outcome[AnswerT]]
+    held_bytes: int
 
 
 class BulkResponse(Response, Generic[OptionsT, AnswerT]):
@@ -79,11 +88,13 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
         context.items = 0
+        body = context.body
+        assert body is not None  # noqa: S101  (the edge gives every request that may have a body one)
         connection = scope.get("extensions", {}).get("itemlens.connection")
         if connection is not None and "stream" in connection:
             connection["stream"]()  # who reads it is watched here
         # The work of a line is a task; the queue bounds how many there are, in order.
-        window: asyncio.Queue[tuple[ReceivedItem, asyncio.Task[_Outcome[AnswerT]]] | ProblemError | None]
+        window: asyncio.Queue[_Work[AnswerT] | ProblemError | None]
         # Besides what it holds, one item is being written and one waits to be put.
         window = asyncio.Queue(max(1, self.settings.bulk_window_items - 2))
         writer = asyncio.current_task()
@@ -94,12 +105,14 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             nonlocal has_gone
             try:
                 is_first = True
-                async for line in self._lines(receive):
+                async for line in read_lines(
+                    receive, body, max_line_bytes=self._max_line_bytes(), stall_timeout_s=self.settings.stall_timeout_s
+                ):
                     if not is_first:
                         await _wait_for_quota(context)
                     is_first = False
-                    received = self._receive_line(line)
-                    await window.put((received, asyncio.create_task(self._work(received))))
+                    received = self._receive_line(line.content)
+                    await window.put(_Work(received, asyncio.create_task(self._work(received)), line.held_bytes))
                 await window.put(None)
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -117,7 +130,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
 
         reader = asyncio.create_task(read())
         try:
-            await self._write(window, context, scope, send)
+            await self._write(window, body, context, scope, send)
         except asyncio.CancelledError:
             if has_gone and writer.uncancel() == 0:
                 raise ClientDisconnect from None
@@ -127,12 +140,13 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             reader.cancel()
             while not window.empty():
                 entry = window.get_nowait()
-                if isinstance(entry, tuple):
-                    entry[1].cancel()
+                if isinstance(entry, _Work):
+                    entry.task.cancel()
 
     async def _write(
         self,
-        window: asyncio.Queue[tuple[ReceivedItem, asyncio.Task[_Outcome[AnswerT]]] | ProblemError | None],
+        window: asyncio.Queue[_Work[AnswerT] | ProblemError | None],
+        body: BodyLease,
         context: RequestContext,
         scope: Scope,
         send: Send,
@@ -145,11 +159,10 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 context.code = entry.type.code
                 await self._send_line(index, None, entry, None, context, scope, send)
                 break
-            received, task = entry
             try:
-                outcome = await task
+                outcome = await entry.task
             except asyncio.CancelledError:
-                task.cancel()
+                entry.task.cancel()
                 raise
             if not context.response_started:
                 if outcome.problem is not None and outcome.fails_request:
@@ -157,7 +170,8 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 if outcome.reply is not None:
                     context.model = outcome.reply.model.name
                     context.timing = outcome.reply.timing
-            await self._send_line(index, received.id, outcome.problem, outcome.reply, context, scope, send)
+            await self._send_line(index, entry.received.id, outcome.problem, outcome.reply, context, scope, send)
+            body.give(entry.held_bytes)
             index += 1
             context.items = index
         if not context.response_started:
@@ -199,35 +213,10 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             await _end_connection(scope, "abort")
             raise ClientDisconnect from None
 
-    async def _lines(self, receive: Receive) -> AsyncIterator[bytes | ProblemError]:
-        """The body's lines without blank ones. A line over the limit is a problem in its place, and is not kept."""
-        most = self.settings.max_image_bytes * 4 // 3 + self.settings.max_text_chars * 12 + _LINE_OVERHEAD_BYTES
-        too_long = ProblemError("body_too_large", f"A line may have at most {most:,} bytes; send a smaller photo.")
-        buffer = bytearray()
-        is_skipping = False
-        more = True
-        while more:
-            chunk, more = await receive_chunk(receive, stall_timeout_s=self.settings.stall_timeout_s)
-            *complete, rest = chunk.split(b"\n")
-            for part in complete:
-                if is_skipping:
-                    is_skipping = False
-                    continue
-                buffer += part
-                line = bytes(buffer)
-                buffer.clear()
-                if len(line) > most:
-                    yield too_long
-                elif line.strip():
-                    yield line
-            if not is_skipping:
-                buffer += rest
-            if len(buffer) > most:
-                yield too_long
-                buffer.clear()
-                is_skipping = True
-        if buffer.strip():
-            yield bytes(buffer)
+    def _max_line_bytes(self) -> int:
+        """A photo in base64 and a title in escapes; and no more than can ever find room."""
+        item_bytes = self.settings.max_image_bytes * 4 // 3 + self.settings.max_text_chars * 12 + _LINE_OVERHEAD_BYTES
+        return min(item_bytes, self.settings.max_total_body_bytes)
 
     def _receive_line(self, line: bytes | ProblemError) -> ReceivedItem:
         if isinstance(line, ProblemError):

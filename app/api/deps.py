@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
-from app.engine.errors import NotReadyError
+from app.engine.errors import NotReadyError, OverloadedError
 from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, ModelRef, Reply
 from app.settings import Settings
 
@@ -53,6 +53,12 @@ class Engine(Protocol):
 
     def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[ModelRef]:
         """Choose a version and keep it, until the block ends, for calls that name it."""
+
+    def is_overloaded(self) -> bool:
+        """Whether it is worth asking `overload`."""
+
+    def overload(self) -> OverloadedError | None:
+        """What any request would be refused with now, whatever it asks for. Each question counts as a request."""
 
     def models(self) -> Sequence[ModelDescription]: ...
 

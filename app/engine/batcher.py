@@ -28,6 +28,7 @@ from app.engine.errors import (
     OverloadedError,
     RequestError,
 )
+from app.engine.queue_limit import QueueLimit
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission, out_of_time
 from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS
@@ -39,6 +40,7 @@ _DRAIN_SMOOTHING = 0.2
 # One batch that waited for a slow photo, or for a machine that stood still, must not look like a slow service: requests that
 # could be answered in time would be refused. What stays slow is believed after a few batches.
 _MOST_SURPRISE = 4.0
+_AT_LIMIT = "The service is at its limit; try again later."
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
 
@@ -54,10 +56,14 @@ class _Entry:
 class Batcher:
     """`admit` on the event loop, then `put` or `fail` every item from any thread, then await the submission."""
 
-    def __init__(self, runtime: Runtime, plan: BatchPlan, *, model: str, max_queue_items: int) -> None:
+    def __init__(
+        self, runtime: Runtime, plan: BatchPlan, *, model: str, max_queue_items: int, overload_queue_s: float = 0.04
+    ) -> None:
         self._runtime = runtime
         self._plan = plan
         self._max_queue_items = max_queue_items
+        # Two batches at least, so that the runtime never waits for the next while somebody is turned away.
+        self._limit = QueueLimit(max_items=max_queue_items, least_items=2 * plan.max_items, short_s=overload_queue_s)
         self._queue: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._pending_items = 0
@@ -81,6 +87,11 @@ class Batcher:
         """Items admitted and not settled: being prepared, queued or in the runtime."""
         return self._pending_items
 
+    @property
+    def is_overloaded(self) -> bool:
+        """See `QueueLimit`."""
+        return self._limit.is_overloaded
+
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._stopped
 
@@ -98,9 +109,12 @@ class Batcher:
             self._check_open()
             if items > self._max_queue_items:
                 raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
-            wait_s = (self._pending_items - self._fetching_items) * self._seconds_per_item
-            if self._pending_items + items > self._max_queue_items:
-                raise self._shed(items, "The service is at its limit; try again later.", wait_s)
+            # Items that wait for their photo are no work that others wait for.
+            queued, pace_s = self._pending_items - self._fetching_items, self._seconds_per_item
+            wait_s = queued * pace_s
+            has_room = self._limit.admits(items, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
+            if not has_room or self._pending_items + items > self._max_queue_items:
+                raise self._shed(items, _AT_LIMIT, wait_s)
             if timeout_s is not None:
                 idle_s = self._plan.seconds_for(items)
                 if timeout_s < idle_s:
@@ -117,6 +131,14 @@ class Batcher:
         """One item no longer waits for its photo, whether that came or not. From any thread."""
         with self._changed:
             self._fetching_items -= 1
+
+    def overload(self) -> OverloadedError | None:
+        """What `admit` would refuse one item with for the queue's length. The question counts as an item offered."""
+        with self._changed:
+            queued, pace_s = self._pending_items - self._fetching_items, self._seconds_per_item
+            if self._limit.lets_in(queued=queued, seconds_per_item=pace_s, now_s=time.monotonic()):
+                return None  # and `admit` will count it
+        return OverloadedError(_AT_LIMIT, retry_after_s=math.ceil(queued * pace_s))
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:
         """Queue an item that is ready. From any thread."""
@@ -270,6 +292,7 @@ class Batcher:
                 submission.outcomes[index] = outcome
                 submission.unsettled -= 1
                 self._pending_items -= 1
+                self._limit.answer(1)
                 if submission.unsettled == 0:
                     complete.setdefault(submission.loop, []).append(submission)
         for loop, submissions in complete.items():

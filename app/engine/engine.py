@@ -7,6 +7,7 @@ items, batch, answer. Refuses to know HTTP, files and runtime libraries.
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from app.engine.decode import DecodePool
 from app.engine.errors import (
     ItemError,
     NotReadyError,
+    OverloadedError,
     RequestError,
     SpaceConflictError,
     UnknownAttributeError,
@@ -194,6 +196,15 @@ class Engine:
             dimensions=length,
         )
 
+    def is_overloaded(self) -> bool:
+        """Whether for a while more has been asked for, of every model in use, than could be answered."""
+        return self._registry.is_overloaded()
+
+    def overload(self) -> OverloadedError | None:
+        """What a request would be refused with now, whichever of the models in use it asks for; None where one could take it.
+        Saves reading a request to learn the same at many times the price. Each question counts as a request."""
+        return self._registry.overload()
+
     @contextmanager
     def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
         """Choose a version as `embed` does, and keep it for a stream of calls that name it, whatever is switched meanwhile.
@@ -239,6 +250,7 @@ class Engine:
             raise NotReadyError("The service is shutting down; send the request again.")
         if not items:
             return [], Timing()
+        served.asked_s = time.monotonic()
         reader, batcher = served.loaded.reader, served.batcher
         sources: dict[int, PhotoSource] = {}
         if reader.reads_photos(modality):

@@ -8,6 +8,7 @@ come about (`app.engine.rollout`), requests and items.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import TypeVar
 import structlog
 
 from app.engine.batcher import Batcher
-from app.engine.errors import BundleError, NoRoomError, NotReadyError, UnknownModelError
+from app.engine.errors import BundleError, NoRoomError, NotReadyError, OverloadedError, UnknownModelError
 from app.engine.items import ModelDescription, ModelRef, VersionDescription
 from app.engine.loading import LoadedVersion, load_version
 from app.engine.memory import return_freed_memory
@@ -33,16 +34,19 @@ ResultT = TypeVar("ResultT")
 _DRAIN_GRACE_S = 150.0
 """For requests that were admitted before the switch. Above any deadline that a caller may set by default (120 s)."""
 _HELD_PAUSE_S = 0.05
+_ASKED_FOR_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class ServedVersion:
-    """A version with its queue. `holders`: streams that began with it and go on with it, whatever serves now."""
+    """A version with its queue. `holders`: streams that began with it and go on with it, whatever serves now. `asked_s`: when a
+    request chose it last, in seconds of `time.monotonic()`."""
 
     key: VersionKey
     loaded: LoadedVersion
     batcher: Batcher
     holders: int = 0
+    asked_s: float = 0.0
 
 
 class Registry:
@@ -80,7 +84,11 @@ class Registry:
                     refusals.append(Refusal(key, reason, is_temporary=isinstance(error, MemoryError)))
                 else:
                     batcher = Batcher(
-                        loaded.runtime, loaded.plan, model=key.name, max_queue_items=self._settings.max_queue_items
+                        loaded.runtime,
+                        loaded.plan,
+                        model=key.name,
+                        max_queue_items=self._settings.max_queue_items,
+                        overload_queue_s=self._settings.overload_queue_ms / 1000,
                     )
                     self._versions[key] = ServedVersion(key, loaded, batcher)
         finally:
@@ -144,6 +152,27 @@ class Registry:
         """Whether every version of the present plan is loaded and its thread alive."""
         plan = self._plans.get(self._generation.value)
         return plan is not None and all(self._versions[key].batcher.is_alive() for key in plan.versions())
+
+    def is_overloaded(self) -> bool:
+        """See `Engine.is_overloaded`."""
+        if not any(served.batcher.is_overloaded for served in self._versions.values()):
+            return False  # which every request asks
+        in_use = self._in_use()
+        return bool(in_use) and all(served.batcher.is_overloaded for served in in_use)
+
+    def overload(self) -> OverloadedError | None:
+        """See `Engine.overload`."""
+        refusals = [served.batcher.overload() for served in self._in_use()]
+        return refusals[0] if refusals and all(refusals) else None
+
+    def _in_use(self) -> list[ServedVersion]:
+        """Versions that somebody asked for of late: the idle one of two models must not make the other's refusals dear. Who
+        asks for it after all is let in as soon as anybody is, and then it counts."""
+        plan = self._plans.get(self._generation.value)
+        if plan is None:
+            return []
+        since_s = time.monotonic() - _ASKED_FOR_S
+        return [served for key in plan.versions() if (served := self._versions[key]).asked_s > since_s]
 
     def candidates(self, model: str | None, version: str | None) -> Sequence[ServedVersion]:
         """What may answer a request that names so much, the defaults first. Raises UnknownModelError."""

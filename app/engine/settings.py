@@ -42,6 +42,9 @@ class EngineSettings:
     max_queue_items: int = 512
     """Items of one model admitted and not yet answered, 1 to 100,000; more is refused with `overloaded`. 512 is eight
     requests of 64, under half a second of work on two cores."""
+    overload_queue_ms: int = 40
+    """Milliseconds of work that may wait while more comes than can be answered, 1 to 60,000. 40: the runtime stays busy, who
+    is let in waits about as long as the slowest hundredth does at four fifths of the load."""
     max_image_bytes: int = 16 * 1024 * 1024
     """Bytes of one encoded photo, 1 KiB to 1 GiB. The largest camera JPEGs are about 15 MB."""
     max_image_pixels: int = 50_000_000
@@ -74,6 +77,7 @@ class EngineSettings:
         _check("decode_threads", self.decode_threads, 0, 256)
         _check("max_batch_items", self.max_batch_items, 1, 1024)
         _check("max_queue_items", self.max_queue_items, 1, 100_000)
+        _check("overload_queue_ms", self.overload_queue_ms, 1, 60_000)
         _check("max_image_bytes", self.max_image_bytes, 1024, 1024 * 1024 * 1024)
         _check("max_image_pixels", self.max_image_pixels, 1024, 1_000_000_000)
         _check("max_jpeg_scans", self.max_jpeg_scans, 1, 10_000)

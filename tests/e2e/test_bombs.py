@@ -17,8 +17,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from scripts.soak.photo_corpus import JPEG_SOI, encode, jpeg_segment, many_scans, png, png_chunk, valid_photos, webp, webp_chunk
 from tests.e2e.service import Service
-from tests.engine.photo_corpus import JPEG_SOI, encode, jpeg_segment, many_scans, png, png_chunk, valid_photos, webp, webp_chunk
 
 MIB = 1024 * 1024
 MAX_REFUSAL_MS = 100

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from scripts.soak.photo_corpus import jpeg_segment, many_scans, tiff
 from tests.e2e.service import Service
-from tests.engine.photo_corpus import jpeg_segment, many_scans, tiff
 from tests.tiny_bundle import jpeg
 
 CANARY = "kanarienvogel"

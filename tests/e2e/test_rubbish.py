@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from app.errors import PROBLEMS
+from scripts.soak.photo_corpus import hostile_photos, mutations, valid_photos
 from tests.e2e.service import Service
-from tests.engine.photo_corpus import hostile_photos, mutations, valid_photos
 from tests.tiny_bundle import TITLES, jpeg
 
 JSON = {"Content-Type": "application/json"}

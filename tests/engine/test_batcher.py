@@ -107,6 +107,25 @@ async def test_a_full_queue_refuses_the_whole_request(batcher: Batcher, doubling
     assert doubles(await send(batcher, [1, 2, 3]).wait()) == [2.0, 4.0, 6.0]
 
 
+async def test_a_queue_that_was_full_stays_short_until_nothing_is_refused(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    first = await occupy(batcher, doubling)
+    filled = send(batcher, range(7))
+    with pytest.raises(OverloadedError):
+        batcher.admit(1, timeout_s=None)
+    assert not batcher.is_overloaded  # by one refusal
+    await asyncio.sleep(0.11)
+    with pytest.raises(OverloadedError):
+        batcher.admit(1, timeout_s=None)
+    assert batcher.is_overloaded
+    refusal = batcher.overload()
+    assert refusal is not None
+    assert refusal.retry_after_s >= 1
+    doubling.gate.set()
+    await asyncio.gather(first, filled.wait())
+    assert batcher.overload() is None  # there is room again
+    assert doubles(await send(batcher, [1]).wait()) == [2.0]
+
+
 async def test_more_items_than_the_queue_holds_is_the_callers_mistake(batcher: Batcher) -> None:
     with pytest.raises(RequestError, match="at most 8 items"):
         batcher.admit(9, timeout_s=None)

@@ -26,8 +26,8 @@ from app.engine.runtimes.base import Arrays
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs
 from app.engine.text import TitleTokenizer
+from scripts.soak.photo_corpus import many_scans
 from tests.engine.conftest import DoublingRuntime
-from tests.engine.photo_corpus import many_scans
 from tests.tiny_bundle import HEIGHT, MAX_TOKENS, WIDTH, jpeg
 
 SETTINGS = EngineSettings(max_image_bytes=4096, max_image_pixels=5000, max_text_chars=20)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from app import metrics
+from app.engine.batcher import Batcher
 from app.engine.engine import Engine, open_engine
 from app.engine.errors import (
     BundleError,
@@ -14,6 +15,7 @@ from app.engine.errors import (
     InputNotSupportedError,
     ItemError,
     NotReadyError,
+    OverloadedError,
     RequestError,
     SpaceConflictError,
     UndecodableImageError,
@@ -170,6 +172,19 @@ async def test_a_modality_that_an_item_lacks_fails_that_item(engine: Engine) -> 
     vector, error = (await engine.embed([SHIRT, Item(text="shirt")], modality="image")).results
     assert isinstance(vector, Embedding)
     assert isinstance(error, InputNotSupportedError)
+
+
+async def test_overload_is_told_where_every_model_in_use_is_overloaded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle model does not keep the other's refusals from being cheap, and one in use is not refused for the other's sake."""
+    overloaded = {"tiny"}
+    monkeypatch.setattr(Batcher, "overload", lambda self: OverloadedError("Too much.") if self._model in overloaded else None)
+    assert engine.overload() is None  # nobody has asked for anything yet
+    await engine.classify([SHIRT])
+    assert engine.overload() is not None
+    await engine.classify([SHIRT], model="photos")
+    assert engine.overload() is None
+    overloaded.add("photos")
+    assert engine.overload() is not None
 
 
 async def test_a_space_finds_its_model(engine: Engine) -> None:

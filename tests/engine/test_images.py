@@ -223,7 +223,7 @@ def test_broken_metadata_is_neither_reported_nor_remembered() -> None:
     program = """
 import PIL.TiffImagePlugin
 from app.engine.images import decode_photo
-from tests.engine.photo_corpus import hostile_photos
+from scripts.soak.photo_corpus import hostile_photos
 wide = dict(hostile_photos())["wide-exif.jpg"]
 assert decode_photo(wide, height=8, width=8, max_pixels=100).shape == (8, 8, 3)
 remembered = getattr(PIL.TiffImagePlugin, "__warningregistry__", {})

@@ -15,7 +15,7 @@ from app.engine.errors import ImageTooLargeError, ItemError, UndecodableImageErr
 from app.engine.images import decode_photo
 from app.engine.photo_decoder import PhotoDecoder
 from app.engine.settings import EngineSettings
-from tests.engine.photo_corpus import drawing, encode, hostile_photos, many_scans, mutations, valid_photos
+from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, mutations, valid_photos
 
 # As in the service, where the engine silences them: here they would be errors, and an error a refusal.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

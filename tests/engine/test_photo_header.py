@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from app.engine.photo_header import PhotoHeader, is_photo, read_photo_header
-from tests.engine.photo_corpus import (
+from scripts.soak.photo_corpus import (
     drawing,
     encode,
     hostile_photos,

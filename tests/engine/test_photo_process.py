@@ -16,7 +16,7 @@ import pytest
 from app.engine.errors import ImageTooLargeError, ItemError
 from app.engine.images import decode_photo
 from app.engine.photo_process import PhotoProcess, PhotoProcessError
-from tests.engine.photo_corpus import drawing, encode, hostile_photos, many_scans, png, valid_photos
+from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, png, valid_photos
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the limits are POSIX's"),

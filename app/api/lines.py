@@ -1,0 +1,68 @@
+"""The lines of a body that is still being sent.
+
+Owns where a line ends, how long one may be, and what the lines that are kept count for in the worker's budget for bodies.
+Refuses to know what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.types import Receive
+
+from app.api.body import receive_chunk
+from app.body_budget import BodyLease
+from app.errors import ProblemError
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`content`: without its end; a problem in the place of a line over the limit, of which nothing is kept. `held_bytes`: its
+    share of the budget, for its receiver to give back."""
+
+    content: bytes | ProblemError
+    held_bytes: int
+
+
+async def read_lines(receive: Receive, lease: BodyLease, *, max_line_bytes: int, stall_timeout_s: float) -> AsyncIterator[Line]:
+    """The body's lines without blank ones. Where the budget has no room, nothing more is received until it has.
+
+    Raises `ClientDisconnect`, `ProblemError` `body_stalled` and, when there is no room for `stall_timeout_s`, `overloaded`.
+    """
+    too_long = ProblemError("body_too_large", f"A line may have at most {max_line_bytes:,} bytes; send a smaller photo.")
+    buffer = bytearray()
+    is_skipping = False
+    more = True
+    while more:
+        chunk, more = await receive_chunk(receive, stall_timeout_s=stall_timeout_s)
+        *complete, rest = chunk.split(b"\n")
+        for part in complete:
+            if is_skipping:
+                is_skipping = False
+                continue
+            if len(buffer) + len(part) > max_line_bytes:
+                lease.give(len(buffer))
+                buffer.clear()
+                yield Line(too_long, 0)
+                continue
+            await lease.take_in_time(len(part), timeout_s=stall_timeout_s)
+            buffer += part
+            line = bytes(buffer)
+            buffer.clear()
+            if line.strip():
+                yield Line(line, len(line))
+            else:
+                lease.give(len(line))
+        if is_skipping:
+            continue
+        if len(buffer) + len(rest) > max_line_bytes:
+            lease.give(len(buffer))
+            buffer.clear()
+            is_skipping = True
+            yield Line(too_long, 0)
+            continue
+        await lease.take_in_time(len(rest), timeout_s=stall_timeout_s)
+        buffer += rest
+    if buffer.strip():
+        yield Line(bytes(buffer), len(buffer))

@@ -1,0 +1,222 @@
+"""A load generator in a process of its own: requests fall due at random moments, whatever the service does.
+
+Owns the measuring of one step, `python -m tests.e2e.open_loop '{…}'`, and of capacity. Prints one JSON object. Latencies count
+from the moment at which a request fell due, so that nothing is hidden by a generator that waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import select
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scripts.benchmark.connection import Connection, ConnectionLostError, parse_answer
+from scripts.benchmark.load import closed_loop, percentile
+from scripts.benchmark.samples import Request, draw_samples, service_multipart
+from tests.e2e.service import ROOT
+
+_RETRY_AFTER = re.compile(rb"\r\nretry-after: [1-9]", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection: close", re.IGNORECASE)
+_MOST_CONNECTIONS = 1500
+_DRAIN_S = 40.0
+
+
+@dataclass
+class Step:
+    """What came of one step. Latencies in milliseconds; `late_ms`: how long after their moments requests were sent, at the 99th
+    percentile. `in_time`: answers that came before the step was over, which is what goodput counts."""
+
+    seconds: float = 0.0
+    accepted: int = 0
+    in_time: int = 0
+    accepted_p50_ms: float = 0.0
+    accepted_p99_ms: float = 0.0
+    refused: dict[str, int] = field(default_factory=dict)
+    refused_p50_ms: float = 0.0
+    refused_p99_ms: float = 0.0
+    without_retry_after: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    late_ms: float = 0.0
+    connections: int = 0
+
+    @property
+    def goodput_per_s(self) -> float:
+        return self.in_time / self.seconds
+
+    @property
+    def refused_per_s(self) -> float:
+        return sum(self.refused.values()) / self.seconds
+
+
+def measure(core: int, **plan: Any) -> dict[str, Any]:
+    """Run one plan in a process on `core`: {"port", "rate", "seconds"} is a step, {"port", "seconds"} measures capacity."""
+    command = [sys.executable, "-m", "tests.e2e.open_loop", json.dumps({"core": core, **plan})]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+class _OpenConnection(Connection):
+    """Keeps the head of its answer. An answer may come before all of the request was sent."""
+
+    __slots__ = ("head",)
+
+    def take(self) -> int | None:
+        """The status, once the answer is whole. Raises ConnectionLostError."""
+        try:
+            data = self.socket.recv(256 * 1024)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ConnectionLostError from error
+        if not data:
+            raise ConnectionLostError
+        self._incoming += data
+        answer = parse_answer(self._incoming)
+        if answer is None:
+            return None
+        self.head = bytes(self._incoming.partition(b"\r\n\r\n")[0])
+        self._incoming.clear()
+        return answer.status
+
+    @property
+    def is_sent(self) -> bool:
+        return not self._outgoing
+
+
+class _Generator:
+    def __init__(self, port: int, requests: list[Request]) -> None:
+        self._port, self._requests = port, requests
+        self._poll = select.epoll()
+        self._connections: dict[int, _OpenConnection] = {}
+        self._free: list[_OpenConnection] = []
+        self._busy: set[_OpenConnection] = set()
+        self._accepted_ms: list[float] = []
+        self._refused_ms: list[float] = []
+        self._late_ms: list[float] = []
+        self._ends_s = 0.0
+        self._step = Step()
+        self._refused: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+
+    def run(self, rate_per_s: float, seconds: float) -> Step:
+        chance = random.Random(1)
+        began_s = time.perf_counter()
+        ends_s = self._ends_s = began_s + seconds
+        due_s = began_s + chance.expovariate(rate_per_s)
+        turn = 0
+        while due_s <= ends_s or self._busy:
+            now_s = time.perf_counter()
+            while due_s <= min(now_s, ends_s) and (connection := self._take_connection()) is not None:
+                self._late_ms.append((time.perf_counter() - due_s) * 1000)
+                self._begin(connection, self._requests[turn % len(self._requests)], due_s)
+                turn += 1
+                due_s += chance.expovariate(rate_per_s)
+            if now_s > ends_s + _DRAIN_S:
+                self._failed["unanswered"] += len(self._busy)
+                break
+            pause_s = due_s - time.perf_counter() if due_s <= ends_s else 0.02
+            # epoll waits for whole milliseconds.
+            for number, events in self._poll.poll(pause_s if pause_s > 0.002 else 0):
+                self._attend(self._connections[number], events)
+        self._step.seconds = seconds
+        self._step.accepted = len(self._accepted_ms)
+        self._step.accepted_p50_ms, self._step.accepted_p99_ms = _percentiles(self._accepted_ms)
+        self._step.refused_p50_ms, self._step.refused_p99_ms = _percentiles(self._refused_ms)
+        self._step.late_ms = _percentiles(self._late_ms)[1]
+        self._step.refused, self._step.failed = dict(self._refused), dict(self._failed)
+        for left in self._connections.values():
+            left.close()
+        return self._step
+
+    def _take_connection(self) -> _OpenConnection | None:
+        if self._free:
+            return self._free.pop()
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            return None
+        connection = _OpenConnection(self._port)
+        self._connections[connection.socket.fileno()] = connection
+        self._poll.register(connection.socket, select.EPOLLIN)
+        self._step.connections = max(self._step.connections, len(self._connections))
+        return connection
+
+    def _begin(self, connection: _OpenConnection, request: Request, due_s: float) -> None:
+        connection.sent_at_s = due_s
+        self._busy.add(connection)
+        try:
+            if not connection.send(request.wire):
+                self._poll.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
+        except ConnectionLostError:
+            self._lose(connection)
+
+    def _attend(self, connection: _OpenConnection, events: int) -> None:
+        try:
+            if events & select.EPOLLOUT and connection.flush():
+                self._poll.modify(connection.socket, select.EPOLLIN)
+                if connection not in self._busy:
+                    self._free.append(connection)  # it was answered before
+            if events & ~select.EPOLLOUT and (status := connection.take()) is not None:
+                self._count(connection, status)
+        except ConnectionLostError:
+            self._lose(connection)
+
+    def _count(self, connection: _OpenConnection, status: int) -> None:
+        elapsed_ms = (time.perf_counter() - connection.sent_at_s) * 1000
+        self._busy.discard(connection)
+        if status == 200:
+            self._step.in_time += time.perf_counter() <= self._ends_s
+            self._accepted_ms.append(elapsed_ms)
+        elif status in (429, 503):
+            self._refused[str(status)] += 1
+            self._refused_ms.append(elapsed_ms)
+            self._step.without_retry_after += _RETRY_AFTER.search(connection.head) is None
+        else:
+            self._failed[str(status)] += 1
+        if _CLOSES.search(connection.head):
+            self._forget(connection)
+        elif connection.is_sent:
+            self._free.append(connection)
+
+    def _lose(self, connection: _OpenConnection) -> None:
+        if connection in self._busy:
+            self._busy.discard(connection)
+            self._failed["connection lost"] += 1
+        elif connection in self._free:
+            self._free.remove(connection)
+        self._forget(connection)
+
+    def _forget(self, connection: _OpenConnection) -> None:
+        self._poll.unregister(connection.socket)
+        del self._connections[connection.socket.fileno()]
+        connection.close()
+
+
+def _percentiles(values: list[float]) -> tuple[float, float]:
+    return (percentile(values, 0.5), percentile(values, 0.99)) if values else (0.0, 0.0)
+
+
+def _capacity(port: int, requests: list[Request], seconds: float) -> dict[str, float]:
+    """The most answers a second that waiting clients get, whatever their number."""
+    loads = [closed_loop(port, requests, concurrency=clients, seconds=seconds) for clients in (8, 16, 32, 64)]
+    return {"per_s": max(load.items_per_s for load in loads), "failures": sum(load.failures for load in loads)}
+
+
+def main(plan: dict[str, Any]) -> dict[str, Any]:
+    os.sched_setaffinity(0, {plan["core"]})
+    requests = service_multipart(draw_samples(16))
+    if "rate" in plan:
+        return asdict(_Generator(plan["port"], requests).run(plan["rate"], plan["seconds"]))
+    return _capacity(plan["port"], requests, plan["seconds"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))  # noqa: T201
