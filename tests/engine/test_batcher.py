@@ -165,10 +165,11 @@ async def test_the_drain_rate_is_learnt_from_slow_batches(batcher: Batcher, doub
     await first
 
 
-async def test_items_that_wait_for_their_photo_fill_the_queue_but_keep_nobody_waiting(batcher: Batcher) -> None:
+async def test_items_that_wait_for_their_photo_fill_the_queue_but_keep_nobody_waiting(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, plan_batches({1: 2.0}), model="doubling", max_queue_items=8)
     awaited = batcher.admit(7, timeout_s=None, fetching=7)
-    # Seven items of work would take 3.5 ms before this one.
-    quick = batcher.admit(1, timeout_s=0.0017)
+    # Seven items of work would take 14 s before this one.
+    quick = batcher.admit(1, timeout_s=5.0)
     with pytest.raises(OverloadedError):
         batcher.admit(1, timeout_s=None)
     batcher.put(quick, 0, ItemRow(row_of(1), ("image",)))
@@ -177,6 +178,7 @@ async def test_items_that_wait_for_their_photo_fill_the_queue_but_keep_nobody_wa
         batcher.photo_came()
         batcher.put(awaited, index, ItemRow(row_of(index), ("image",)))
     assert doubles(await awaited.wait()) == [2.0 * index for index in range(7)]
+    await batcher.close(grace_s=1.0)
 
 
 async def test_a_slow_photo_host_does_not_look_like_a_slow_service(batcher: Batcher) -> None:
