@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +43,22 @@ _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
 
 
+ReadItem = Callable[[int], ItemRow | ItemError | None]
+"""Reads the item at an index of its submission; None when it will be put, or fail, later. Never raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """An item with its row, or with what will read it in the runtime's thread."""
+
     submission: Submission
     index: int
-    row: ItemRow
+    source: ItemRow | ReadItem
     ready_at: float
 
 
 class Batcher:
-    """`admit` on the event loop, then `put` or `fail` every item from any thread, then await the submission."""
+    """`admit` on the event loop, then `put`, `put_unread` or `fail` every item from any thread, then await the submission."""
 
     def __init__(self, runtime: Runtime, plan: BatchPlan, *, model: str, max_queue_items: int) -> None:
         self._runtime = runtime
@@ -111,14 +117,22 @@ class Batcher:
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:
         """Queue an item that is ready. From any thread."""
+        self._put(submission, (index,), row)
+
+    def put_unread(self, submission: Submission, indices: Sequence[int], read: ReadItem) -> None:
+        """Queue items that the runtime's thread will read once it takes them. From any thread."""
+        self._put(submission, indices, read)
+
+    def _put(self, submission: Submission, indices: Sequence[int], source: ItemRow | ReadItem) -> None:
+        now = time.monotonic()
         with self._changed:
             if self.is_alive():
-                self._queue.append(_Entry(submission, index, row, time.monotonic()))
-                self._queue_depth.inc()
+                self._queue.extend(_Entry(submission, index, source, now) for index in indices)
+                self._queue_depth.inc(len(indices))
                 self._changed.notify()
                 return
             submission.error = submission.error or NotReadyError(_DEAD)
-        self._finish([(submission, index, None)])
+        self._finish([(submission, index, None) for index in indices])
 
     def fail(self, submission: Submission, index: int, error: ItemError) -> None:
         """Settle an item that cannot go to the runtime. From any thread."""
@@ -200,47 +214,73 @@ class Batcher:
         self._finish((submission, index, None) for submission, index in items)
 
     def _answer(self, batch: list[_Entry]) -> None:
-        started = time.monotonic()
+        taken = time.monotonic()
+        held = list(batch)
         try:
+            rows, failed = self._read(held)
+            started = time.monotonic()
             try:
-                outcomes = self._run(batch)
+                outcomes = self._run(rows) if rows else []
             except Exception:
                 # One item must never fail its neighbours: find it by running each alone.
-                outcomes = [self._run_alone(entry) for entry in batch]
+                outcomes = [self._run_alone(row) for row in rows]
         except BaseException:
-            for entry in batch:
+            for entry in held:
                 entry.submission.error = NotReadyError(_DEAD)
-            self._finish((entry.submission, entry.index, None) for entry in batch)
+            self._finish((entry.submission, entry.index, None) for entry in held)
             raise
         ended = time.monotonic()
-        self._batch_items.observe(len(batch))
-        self._model_seconds.observe(ended - started)
+        if rows:
+            self._batch_items.observe(len(rows))
+            self._model_seconds.observe(ended - started)
         model_ms = (ended - started) * 1000
-        for entry in batch:
-            queue_s = started - entry.ready_at
+        for entry in held:
+            queue_s = taken - entry.ready_at
             self._queue_seconds.observe(queue_s)
             timing = entry.submission.timing
             timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
             timing.model_ms = max(timing.model_ms, model_ms)
-        self._finish((entry.submission, entry.index, outcome) for entry, outcome in zip(batch, outcomes, strict=True))
-        self._learn_drain_rate(len(batch), ended)
+        answered = iter(outcomes)
+        self._finish(
+            (entry.submission, entry.index, failed[position] if position in failed else next(answered))
+            for position, entry in enumerate(held)
+        )
+        if rows:
+            self._learn_drain_rate(len(held), ended)
 
-    def _run(self, batch: list[_Entry]) -> list[ItemOutputs | ItemError]:
-        rows = [entry.row for entry in batch]
+    def _read(self, held: list[_Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
+        """The rows there are, and why others have none, by place. Who is read elsewhere leaves `held`."""
+        rows: list[ItemRow] = []
+        failed: dict[int, ItemError] = {}
+        position = 0
+        while position < len(held):
+            entry = held[position]
+            outcome = entry.source if isinstance(entry.source, ItemRow) else entry.source(entry.index)
+            if outcome is None:
+                del held[position]
+                continue
+            if isinstance(outcome, ItemError):
+                failed[position] = outcome
+            else:
+                rows.append(outcome)
+            position += 1
+        return rows, failed
+
+    def _run(self, rows: list[ItemRow]) -> list[ItemOutputs | ItemError]:
         inputs = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
         outputs = self._runtime.run(inputs)
-        finite = np.ones(len(batch), np.bool_)
+        finite = np.ones(len(rows), np.bool_)
         for values in outputs.values():
-            finite &= np.isfinite(values.reshape(len(batch), -1)).all(axis=1)
+            finite &= np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
         shared = BatchOutputs(outputs)
         return [
             ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed()
             for position, row in enumerate(rows)
         ]
 
-    def _run_alone(self, entry: _Entry) -> ItemOutputs | ItemError:
+    def _run_alone(self, row: ItemRow) -> ItemOutputs | ItemError:
         try:
-            return self._run([entry])[0]
+            return self._run([row])[0]
         except Exception:
             return _item_failed()
 
