@@ -12,15 +12,18 @@ import secrets
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
+from app.metrics import SummedHistogram
 from app.quota import KeyQuota
 
 log = structlog.stdlib.get_logger("itemlens.http")
@@ -92,6 +95,7 @@ class RequestEdge:
     def __init__(self, app: ASGIApp, *, fixed_paths: frozenset[str]) -> None:
         self.app = app
         self.fixed_paths = fixed_paths
+        self.log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -108,7 +112,7 @@ class RequestEdge:
                 message["headers"] = _finished_headers(list(message.get("headers", ())), context, scope)
             await send(message)
 
-        metrics.REQUESTS_IN_PROGRESS.inc()
+        metrics.record(metrics.REQUESTS_IN_PROGRESS)
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -127,8 +131,8 @@ class RequestEdge:
                 context.code = problem.type.code
                 await problem_response(problem, context.request_id)(scope, receive, send_with_headers)
         finally:
-            metrics.REQUESTS_IN_PROGRESS.dec()
-            _report(scope, context, route_of(scope, self.fixed_paths))
+            metrics.record(metrics.REQUESTS_IN_PROGRESS, -1)
+            _report(self.log, scope, context, route_of(scope, self.fixed_paths))
 
 
 class BodyLimit:
@@ -146,12 +150,10 @@ class BodyLimit:
         context = context_of(scope)
         is_bulk = context.headers.get(b"content-type", b"").lower().startswith(b"application/x-ndjson")
         limit = self.max_bulk_body_bytes if is_bulk else self.max_body_bytes
-        problem = ProblemError(
-            "body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos."
-        )
         declared = context.headers.get(b"content-length", b"")
         # More than 18 digits is more than any limit; int() of thousands of digits would raise.
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            problem = _too_large(limit)
             context.code = problem.type.code
             await problem_response(problem, context.request_id)(scope, receive, send)
             return
@@ -163,10 +165,14 @@ class BodyLimit:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > limit:
-                    raise problem
+                    raise _too_large(limit)
             return message
 
         await self.app(scope, counted_receive, send)
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError("body_too_large", f"The body may have at most {limit:,} bytes; send fewer items or smaller photos.")
 
 
 def _request_id(sent: bytes | None) -> str:
@@ -187,12 +193,20 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
     return headers
 
 
-def _report(scope: Scope, context: RequestContext, route: str) -> None:
+@cache
+def _metrics_of(method: str, route: str, status: int) -> tuple[Counter, SummedHistogram]:
+    """Looked up once: all three come from closed sets."""
+    labels = (method, route, str(status))
+    return metrics.REQUEST_COUNT.labels(*labels), metrics.REQUEST_DURATION.labels(*labels)
+
+
+def _report(log: structlog.stdlib.BoundLogger, scope: Scope, context: RequestContext, route: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    labels = (method, route, str(context.status))
     elapsed_s = context.elapsed_s()
-    metrics.REQUEST_COUNT.labels(*labels).inc()
-    metrics.REQUEST_DURATION.labels(*labels).observe(elapsed_s)
+    count, duration = _metrics_of(method, route, context.status)
+    metrics.record(count)
+    metrics.record(duration, elapsed_s)
+    metrics.count_soon()
     event: dict[str, Any] = {
         "method": method,
         "route": route,
@@ -201,7 +215,7 @@ def _report(scope: Scope, context: RequestContext, route: str) -> None:
         "request_id": context.request_id,
     }
     if context.items is not None:
-        metrics.REQUEST_ITEMS.labels(route).observe(context.items)
+        metrics.record(metrics.REQUEST_ITEMS.labels(route), context.items)
         event["items"] = context.items
     if context.model is not None:
         event["model"] = context.model

@@ -12,6 +12,7 @@ from app.api import classify, docs, embed, health, models, openapi, problems
 from app.api.deps import Engine
 from app.api_keys import ApiKeys
 from app.cors import CrossOrigin
+from app.direct import DirectApp, Layer
 from app.edge import BodyLimit, RequestEdge
 from app.lifespan import lifespan
 from app.logging import configure_logging
@@ -39,7 +40,7 @@ def create_app(
         quotas = QuotaTable(settings.max_items_per_minute_per_key)
     # Here rather than in `python -m app`: no way of starting may print tracebacks with a request's values in them.
     configure_logging(settings.log_level, settings.log_format)
-    app = FastAPI(
+    app = DirectApp(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -57,11 +58,14 @@ def create_app(
         app.include_router(router)
     openapi.install(app)
     problems.install(app)
-    # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_bulk_body_bytes=settings.max_bulk_body_bytes)
-    app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
-    if settings.cors_origins:
-        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     fixed_paths = frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
-    app.add_middleware(RequestEdge, fixed_paths=fixed_paths)
+    # A request meets the edge first, then other origins, the keys, the body limit.
+    layers: list[Layer] = [
+        (RequestEdge, {"fixed_paths": fixed_paths}),
+        (ApiKeyGuard, {"keys": keys, "metrics_require_key": settings.metrics_require_key, "quotas": quotas}),
+        (BodyLimit, {"max_body_bytes": settings.max_body_bytes, "max_bulk_body_bytes": settings.max_bulk_body_bytes}),
+    ]
+    if settings.cors_origins:
+        layers.insert(1, (CrossOrigin, {"origins": settings.cors_origins}))
+    app.include_directly([classify.router, embed.router], layers=layers)
     return app

@@ -30,7 +30,7 @@ from app.engine.errors import (
 )
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission, out_of_time
-from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS
+from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS, record
 
 logger = structlog.get_logger(__name__)
 
@@ -128,7 +128,7 @@ class Batcher:
         with self._changed:
             if self.is_alive():
                 self._queue.extend(_Entry(submission, index, source, now) for index in indices)
-                self._queue_depth.inc(len(indices))
+                record(self._queue_depth, len(indices))
                 self._changed.notify()
                 return
             submission.error = submission.error or NotReadyError(_DEAD)
@@ -180,7 +180,7 @@ class Batcher:
                 self._stopped = True
                 left = list(self._queue)
                 self._queue.clear()
-                self._queue_depth.dec(len(left))
+                record(self._queue_depth, -len(left))
             for entry in left:
                 entry.submission.error = NotReadyError(_CLOSING if self._closing else _DEAD)
             self._finish((entry.submission, entry.index, None) for entry in left)
@@ -200,7 +200,7 @@ class Batcher:
                     (dropped if entry.submission.is_unwanted() else live).append(entry)
                 count = self._plan.take[len(live)]
                 self._queue.extendleft(reversed(live[count:]))
-                self._queue_depth.dec(len(dropped) + min(count, len(live)))
+                record(self._queue_depth, -len(dropped) - min(count, len(live)))
             if dropped:
                 self._drop([(entry.submission, entry.index) for entry in dropped])
             if live:
@@ -231,12 +231,12 @@ class Batcher:
             raise
         ended = time.monotonic()
         if rows:
-            self._batch_items.observe(len(rows))
-            self._model_seconds.observe(ended - started)
+            record(self._batch_items, len(rows))
+            record(self._model_seconds, ended - started)
         model_ms = (ended - started) * 1000
         for entry in held:
             queue_s = taken - entry.ready_at
-            self._queue_seconds.observe(queue_s)
+            record(self._queue_seconds, queue_s)
             timing = entry.submission.timing
             timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
             timing.model_ms = max(timing.model_ms, model_ms)

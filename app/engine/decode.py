@@ -32,7 +32,7 @@ from app.engine.runtimes.base import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemRow, Submission
 from app.engine.text import TitleTokenizer
-from app.metrics import DECODE_DURATION_SECONDS
+from app.metrics import DECODE_DURATION_SECONDS, record
 
 logger = structlog.get_logger(__name__)
 
@@ -157,7 +157,7 @@ class DecodePool:
                 return ItemFailedError("The item could not be read; the others are not affected.")
             if "image" in row.inputs:
                 seconds = time.perf_counter() - started
-                DECODE_DURATION_SECONDS.observe(seconds)
+                record(DECODE_DURATION_SECONDS, seconds)
                 submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
             return row
 

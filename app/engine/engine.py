@@ -40,7 +40,7 @@ from app.engine.serving_plan import Generation, LocalGeneration, Refusal, Servin
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs
 from app.engine.watch import ModelWatch
-from app.metrics import ITEMS, count_decision
+from app.metrics import ITEMS, record, record_decisions
 
 ResultT = TypeVar("ResultT")
 
@@ -142,8 +142,7 @@ class Engine:
                 top_k=top_k,
                 precision=precision,
             )
-            for attribute, given in classification.attributes.items():
-                count_decision(name, attribute, given.decision)
+            record_decisions(name, [(attribute, given.decision) for attribute, given in classification.attributes.items()])
             return classification
 
         results, timing = await self._answer(served, items, "fused", timeout_s, answer)
@@ -243,8 +242,14 @@ class Engine:
             if index and index % _ANSWERS_PER_TURN == 0:
                 await asyncio.sleep(0)
             results.append(outcome if isinstance(outcome, ItemError) else answer(outcome))
+        answered = 0
         for result in results:
-            ITEMS.labels(served.key.name, result.code if isinstance(result, ItemError) else "ok").inc()
+            if isinstance(result, ItemError):
+                record(ITEMS.labels(served.key.name, result.code))
+            else:
+                answered += 1
+        if answered:
+            record(ITEMS.labels(served.key.name, "ok"), answered)
         return results, submission.timing
 
     def _in_space(self, model: str | None, version: str | None, space_id: str | None) -> ServedVersion:
