@@ -117,6 +117,10 @@ class Registry:
         await self._on_loader(return_freed_memory)
         logger.info("model_version_freed", model=key.name, version=key.version)
 
+    def return_memory(self) -> None:
+        """Give freed memory back to the system, off the event loop. Returns at once."""
+        self._loader.submit(return_freed_memory)
+
     async def close(self, *, grace_s: float) -> None:
         """Refuse new items, answer the admitted ones for up to `grace_s` seconds, free everything."""
         versions = [*self._versions.values(), *self._draining]
