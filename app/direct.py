@@ -7,7 +7,7 @@ every other method and path takes the framework's way, and so does the documenta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edge import context_of
 
-Layer = tuple[type[Any], Mapping[str, Any]]
-"""A middleware's class and its options."""
+Layer = tuple[Callable[..., ASGIApp], Mapping[str, Any]]
+"""A middleware and its options."""
 
 
 class DirectApp(FastAPI):

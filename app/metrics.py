@@ -42,7 +42,7 @@ class SummedHistogram(Histogram):
 
     def observe_all(self, values: list[float]) -> None:
         """What `observe` of each of them would do."""
-        self._raise_if_not_observable()
+        self._raise_if_not_observable()  # type: ignore[no-untyped-call]
         for position, count in collections.Counter(bisect_left(self._upper_bounds, value) for value in values).items():
             self._buckets[position].inc(count)
         self._sum.inc(sum(values))
@@ -102,7 +102,7 @@ DECODE_DURATION_SECONDS = SummedHistogram(
 )
 QUEUE_DURATION_SECONDS = SummedHistogram(
     "itemlens_queue_duration_seconds",
-    "One item's wait between being ready and its batch starting.",
+    "One item's wait until its batch is taken up.",
     ("model",),
     buckets=_SECONDS,
     registry=REGISTRY,

@@ -13,23 +13,22 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from app.engine.batch_plan import BatchPlan
+from app.engine.batch_run import ReadItem, run_batch
 from app.engine.errors import (
     DeadlineExceededError,
     ItemError,
-    ItemFailedError,
     NotReadyError,
     OverloadedError,
     RequestError,
 )
 from app.engine.runtimes.base import Runtime
-from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission, out_of_time
+from app.engine.submission import ItemOutputs, ItemRow, Submission, out_of_time
 from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS, record
 
 logger = structlog.get_logger(__name__)
@@ -41,10 +40,6 @@ _DRAIN_SMOOTHING = 0.2
 _MOST_SURPRISE = 4.0
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
-
-
-ReadItem = Callable[[int], ItemRow | ItemError | None]
-"""Reads the item at an index of its submission; None when it will be put, or fail, later. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +214,7 @@ class Batcher:
         try:
             rows, failed = self._read(held)
             started = time.monotonic()
-            try:
-                outcomes = self._run(rows) if rows else []
-            except Exception:
-                # One item must never fail its neighbours: find it by running each alone.
-                outcomes = [self._run_alone(row) for row in rows]
+            outcomes = run_batch(self._runtime, rows)
         except BaseException:
             for entry in held:
                 entry.submission.error = NotReadyError(_DEAD)
@@ -245,7 +236,7 @@ class Batcher:
             (entry.submission, entry.index, failed[position] if position in failed else next(answered))
             for position, entry in enumerate(held)
         )
-        if rows:
+        if held:
             self._learn_drain_rate(len(held), ended)
 
     def _read(self, held: list[_Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
@@ -265,24 +256,6 @@ class Batcher:
                 rows.append(outcome)
             position += 1
         return rows, failed
-
-    def _run(self, rows: list[ItemRow]) -> list[ItemOutputs | ItemError]:
-        inputs = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
-        outputs = self._runtime.run(inputs)
-        finite = np.ones(len(rows), np.bool_)
-        for values in outputs.values():
-            finite &= np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
-        shared = BatchOutputs(outputs)
-        return [
-            ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed()
-            for position, row in enumerate(rows)
-        ]
-
-    def _run_alone(self, row: ItemRow) -> ItemOutputs | ItemError:
-        try:
-            return self._run([row])[0]
-        except Exception:
-            return _item_failed()
 
     def _learn_drain_rate(self, items: int, ended: float) -> None:
         """From batches that began right after another with work left; an idle service's pace says nothing about it."""
@@ -311,7 +284,3 @@ class Batcher:
 def _deliver(submissions: list[Submission]) -> None:
     for submission in submissions:
         submission.deliver()
-
-
-def _item_failed() -> ItemFailedError:
-    return ItemFailedError("The model could not answer this item; the others are not affected.")

@@ -53,7 +53,7 @@ def keep_heap_small() -> None:
         mallopt(_M_ARENA_MAX, 2)
         mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
         # Set as well, since its default returns the top of the heap after nearly every photo and takes it anew.
-        mallopt(_M_TRIM_THRESHOLD, 2 * _OWN_PAGES_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 8 * _OWN_PAGES_BYTES)
 
 
 def return_freed_memory() -> None:
