@@ -8,6 +8,7 @@ checks), 2 for a bad setting or argument.
 from __future__ import annotations
 
 import argparse
+import gc
 import ipaddress
 import os
 import signal
@@ -126,6 +127,8 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socke
         from app.supervisor import Supervisor
         from app.worker_link import ParentLink, WorkerFailed
 
+        # No collection in a worker writes into these pages, which would give it a copy of each.
+        gc.freeze()
         switch = GenerationSwitch(settings.engine_settings())
         most = settings.max_items_per_minute_per_key
         quotas = QuotaTable(most, is_shared=True) if most else None

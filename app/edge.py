@@ -12,9 +12,11 @@ import re
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +24,7 @@ from app import metrics
 from app.body_budget import BodyBudget, BodyLease, no_room
 from app.engine.items import Timing
 from app.errors import ProblemError, problem_response
+from app.metrics import SummedHistogram
 from app.quota import KeyQuota
 from app.refusals import count_refusal
 
@@ -98,6 +101,7 @@ class RequestEdge:
     def __init__(self, app: ASGIApp, *, fixed_paths: frozenset[str]) -> None:
         self.app = app
         self.fixed_paths = fixed_paths
+        self.log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,7 +118,7 @@ class RequestEdge:
                 message["headers"] = _finished_headers(list(message.get("headers", ())), context, scope)
             await send(message)
 
-        metrics.REQUESTS_IN_PROGRESS.inc()
+        metrics.record(metrics.REQUESTS_IN_PROGRESS)
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -133,8 +137,8 @@ class RequestEdge:
                 context.code = problem.type.code
                 await problem_response(problem, context.request_id)(scope, receive, send_with_headers)
         finally:
-            metrics.REQUESTS_IN_PROGRESS.dec()
-            _report(scope, context, route_of(scope, self.fixed_paths))
+            metrics.record(metrics.REQUESTS_IN_PROGRESS, -1)
+            _report(self.log, scope, context, route_of(scope, self.fixed_paths))
 
 
 class BodyLimit:
@@ -143,12 +147,12 @@ class BodyLimit:
     knows.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int, max_total_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_bulk_body_bytes: int, budget: BodyBudget) -> None:
         self.app = app
         # One that could never find room is too large.
-        self.max_body_bytes = min(max_body_bytes, max_total_body_bytes)
+        self.max_body_bytes = min(max_body_bytes, budget.max_bytes)
         self.max_bulk_body_bytes = max_bulk_body_bytes
-        self.budget = BodyBudget(max_total_body_bytes)
+        self.budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
@@ -233,15 +237,23 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
     return headers
 
 
-def _report(scope: Scope, context: RequestContext, route: str) -> None:
+@cache
+def _metrics_of(method: str, route: str, status: int) -> tuple[Counter, SummedHistogram]:
+    """Looked up once: all three come from closed sets."""
+    labels = (method, route, str(status))
+    return metrics.REQUEST_COUNT.labels(*labels), metrics.REQUEST_DURATION.labels(*labels)
+
+
+def _report(log: structlog.stdlib.BoundLogger, scope: Scope, context: RequestContext, route: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    labels = (method, route, str(context.status))
     if context.refused_for is not None:
-        count_refusal(*labels, context.refused_for)
+        count_refusal(method, route, str(context.status), context.refused_for)
         return
     elapsed_s = context.elapsed_s()
-    metrics.REQUEST_COUNT.labels(*labels).inc()
-    metrics.REQUEST_DURATION.labels(*labels).observe(elapsed_s)
+    count, duration = _metrics_of(method, route, context.status)
+    metrics.record(count)
+    metrics.record(duration, elapsed_s)
+    metrics.count_soon()
     event: dict[str, Any] = {
         "method": method,
         "route": route,
@@ -250,7 +262,7 @@ def _report(scope: Scope, context: RequestContext, route: str) -> None:
         "request_id": context.request_id,
     }
     if context.items is not None:
-        metrics.REQUEST_ITEMS.labels(route).observe(context.items)
+        metrics.record(metrics.REQUEST_ITEMS.labels(route), context.items)
         event["items"] = context.items
     if context.model is not None:
         event["model"] = context.model

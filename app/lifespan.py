@@ -56,3 +56,4 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         renewal.cancel()
         app.state.engine = None
         await engine.close()
+        metrics.count_waiting()

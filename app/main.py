@@ -13,7 +13,9 @@ from fastapi.routing import APIRoute
 from app.api import classify, docs, embed, health, models, openapi, problems
 from app.api.deps import Engine
 from app.api_keys import ApiKeys
+from app.body_budget import BodyBudget
 from app.cors import CrossOrigin
+from app.direct import DirectApp, Layer
 from app.edge import BodyLimit, RequestEdge
 from app.lifespan import configured_fetcher, lifespan
 from app.logging import configure_logging
@@ -47,7 +49,7 @@ def create_app(
         quotas = QuotaTable(settings.max_items_per_minute_per_key)
     # Here rather than in `python -m app`: no way of starting may print tracebacks with a request's values in them.
     configure_logging(settings.log_level, settings.log_format)
-    app = FastAPI(
+    app = DirectApp(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -68,17 +70,22 @@ def create_app(
         app.include_router(router)
     openapi.install(app)
     problems.install(app)
-    # Added from the inside out: a request meets the edge first, then other origins, the keys, the body limit.
-    app.add_middleware(
-        BodyLimit,
-        max_body_bytes=settings.max_body_bytes,
-        max_bulk_body_bytes=settings.max_bulk_body_bytes,
-        max_total_body_bytes=settings.max_total_body_bytes,
-    )
-    app.add_middleware(ApiKeyGuard, keys=keys, metrics_require_key=settings.metrics_require_key, quotas=quotas)
+    # A request meets the edge first, then other origins, the keys, the body limit.
+    layers: list[Layer] = [
+        (RequestEdge, {"fixed_paths": _paths_of(*routers)}),
+        (ApiKeyGuard, {"keys": keys, "metrics_require_key": settings.metrics_require_key, "quotas": quotas}),
+        (
+            BodyLimit,
+            {
+                "max_body_bytes": settings.max_body_bytes,
+                "max_bulk_body_bytes": settings.max_bulk_body_bytes,
+                "budget": BodyBudget(settings.max_total_body_bytes),
+            },
+        ),
+    ]
     if settings.cors_origins:
-        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    app.add_middleware(RequestEdge, fixed_paths=_paths_of(*routers))
+        layers.insert(1, (CrossOrigin, {"origins": settings.cors_origins}))
+    app.include_directly([classify.router, embed.router], layers=layers)
     return app
 
 

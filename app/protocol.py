@@ -6,6 +6,8 @@ is buffered. ASGI has no word for either. Refuses to know routes, limits and wha
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol, cast
@@ -18,6 +20,7 @@ from app import metrics
 from app.edge import SECURITY_HEADERS
 
 _FRAMING = (b"content-length", b"transfer-encoding")
+_HAS_BODY = re.compile(rb"\r\ncontent-length: [1-9]", re.IGNORECASE)
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -25,6 +28,11 @@ closing on it is a failure to its sender; a client that keeps a connection busy 
 LINGER_S = 1.0
 """How long what a refused client still sends is taken and thrown away: closing on it would reset the connection, and the reset
 may overtake the refusal."""
+
+
+UNREAD_BODY_BYTES = 256 * 1024
+"""How much of a body may wait for the application before the connection is read no further. A shop's photo in base64 fits:
+below its size each request would be paused and resumed."""
 
 
 class Refusal(Exception):
@@ -61,8 +69,34 @@ class Gate(Protocol):
         """The whole answer to the request whose head `scope` holds, or None. `closes`: the connection ends with it."""
 
 
+class _JoinedWrites:
+    """A transport that sends an answer's head together with the body that is about to follow: the loop would make a system
+    call of each, and on the other side a packet. A stream's head, which has no length, is not held back."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/") and _HAS_BODY.search(data) is not None:
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
+
+
 class ItemlensHttpProtocol(HttpToolsProtocol):
-    """Puts `itemlens.connection` into each request's extensions: `close` after what is buffered, or `abort` at once.
+    """Puts `itemlens.connection` into each request's extensions: `close` after what is buffered, or `abort` at once; `is_lost`,
+    and `on_lost`, where the application may put what is to be called when the client is gone.
 
     A request that asks for an upgrade is answered over HTTP/1.1, body and all (RFC 9110, section 7.8). Java's HTTP client
     asks for `h2c` with the first request of every plain connection; the parser stops there and would lose its body.
@@ -97,6 +131,10 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                connection = cast("dict[str, Any]", cycle.scope)["extensions"]["itemlens.connection"]
+                connection["is_lost"] = True
+                if connection["on_lost"] is not None:
+                    connection["on_lost"]()
 
     def shutdown(self) -> None:
         """Close after the answer under way, or after the next one; without any, after `DRAIN_IDLE_S`."""
@@ -165,7 +203,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         scope = cast("dict[str, Any]", self.scope)
-        scope["extensions"] = {"itemlens.connection": {"close": self.transport.close, "abort": self.abort}}
+        connection = {"close": self.transport.close, "abort": self.abort, "is_lost": False, "on_lost": None}
+        scope["extensions"] = {"itemlens.connection": connection}
 
     def on_url(self, url: bytes) -> None:
         if not self._is_repeating_head:
@@ -201,6 +240,16 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         if not well_formed:
             raise MALFORMED
 
+    def on_body(self, body: bytes) -> None:
+        # As the base class does, with another bound.
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > UNREAD_BODY_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
     def on_message_complete(self) -> None:
         # Where the parser stops for an upgrade it calls the message complete, though its body is still to come.
         if not self.parser.should_upgrade():
@@ -217,6 +266,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             if self._refusal is not None:
                 cycle.keep_alive = keeps
                 return
+        if cycle.scope["method"] != "HEAD":  # whose head nothing follows
+            cycle.transport = cast("asyncio.Transport", _JoinedWrites(self.transport))
         super()._start_asgi_task(cycle, app)
 
     def _answer_unread(self, answer: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Fill the parts of README.md that are facts of somewhere else: the settings' table and the shipped models' figures.
+"""Fill the parts of README.md that are facts of somewhere else: the settings, the shipped models' figures, the benchmark's.
 
     python -m scripts.render_readme            rewrite README.md
     python -m scripts.render_readme --check    exit with 1 if it is out of date
@@ -24,7 +24,12 @@ SHOWN = ("masterCategory", "baseColour", "gender")
 
 def render(readme: str, repository: Path) -> str:
     """The README with its blocks filled in. Raises ValueError when a block is missing."""
-    for name, content in (("settings", settings_table()), ("models", models_table(repository / "models"))):
+    blocks = {
+        "settings": settings_table(),
+        "models": models_table(repository / "models"),
+        "benchmark": goals_table(repository / "docs" / "benchmark.json"),
+    }
+    for name, content in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not pattern.search(readme):
             raise ValueError(f"README.md has no block {name!r}")
@@ -46,6 +51,30 @@ def models_table(models: Path) -> str:
                 shown = " | ".join(f"{100 * figure['accuracy']:.2f} %" if figure else "–" for figure in figures)
                 lines.append(f"| `{quality['model']}` {quality['version']} | {attribute} | {shown} |")
     return "\n".join(lines)
+
+
+def goals_table(benchmark: Path) -> str:
+    """Each goal beside what the published run printed; nothing where none is published."""
+    if not benchmark.exists():
+        return ""
+    run = json.loads(benchmark.read_text(encoding="utf-8"))
+    machine, options = run["machine"], run["options"]
+    lines = ["| what | goal | measured (least to most) | |", "|---|---|---|---|"]
+    for figure in run["figures"]:
+        sign = "≤" if figure["better"] == "less" else "≥"
+        spread = figure["value"]
+        shown = "–"
+        if spread is not None:
+            shown = f"{spread['median']:.2f}"
+            if spread["least"] != spread["most"]:
+                shown += f" ({spread['least']:.2f} to {spread['most']:.2f})"
+        verdict = {True: "reached", False: "missed", None: "not measured"}[figure["is_reached"]]
+        lines.append(f"| {figure['name']} | {sign} {figure['goal']:g} {figure['unit']} | {shown} | {verdict} |")
+    note = (
+        f"Printed by `{options['command']}` for `{options['bundle']}` on {machine['cores']} cores; medians over the rounds. "
+        "Everything else of that run: [docs/benchmark.md](docs/benchmark.md)."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def main(argv: list[str] | None = None) -> int:

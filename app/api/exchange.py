@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from app.api.body import Pace, abandoned_on_disconnect, read_body
+from app.api.body import AbandonedOnDisconnect, Pace, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
 from app.api.items import ReceivedItem, item_problem, make_item, receive_item
@@ -63,7 +63,7 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
         batch = _read_form(parse_multipart(body, content_type), operation)
     del body
     context.items = len(batch.items)
-    async with abandoned_on_disconnect(request.receive):
+    async with AbandonedOnDisconnect(request.scope, request.receive):
         return await _answer_batch(batch, engine, operation, context, timeout_s)
 
 

@@ -13,33 +13,28 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from app.engine.batch_plan import BatchPlan
+from app.engine.batch_run import ReadItem, run_batch
+from app.engine.drain_rate import DrainRate
 from app.engine.errors import (
     DeadlineExceededError,
     ItemError,
-    ItemFailedError,
     NotReadyError,
     OverloadedError,
     RequestError,
 )
 from app.engine.queue_limit import QueueLimit
 from app.engine.runtimes.base import Runtime
-from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission, out_of_time
-from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS
+from app.engine.submission import ItemOutputs, ItemRow, Submission, deliver_all, out_of_time
+from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS, record
 
 logger = structlog.get_logger(__name__)
 
-# Weight of the newest batch in the drain rate: about five batches of memory, so that a burst of slow photos fades.
-_DRAIN_SMOOTHING = 0.2
-# One batch that waited for a slow photo, or for a machine that stood still, must not look like a slow service: requests that
-# could be answered in time would be refused. What stays slow is believed after a few batches.
-_MOST_SURPRISE = 4.0
 _AT_LIMIT = "The service is at its limit; try again later."
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
@@ -47,14 +42,16 @@ _DEAD = "The model's worker has stopped; the service needs a restart."
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """An item with its row, or with what will read it in the runtime's thread."""
+
     submission: Submission
     index: int
-    row: ItemRow
+    source: ItemRow | ReadItem
     ready_at: float
 
 
 class Batcher:
-    """`admit` on the event loop, then `put` or `fail` every item from any thread, then await the submission."""
+    """`admit` on the event loop, then `put`, `put_unread` or `fail` every item from any thread, then await the submission."""
 
     def __init__(
         self, runtime: Runtime, plan: BatchPlan, *, model: str, max_queue_items: int, overload_queue_s: float = 0.04
@@ -69,10 +66,8 @@ class Batcher:
         self._pending_items = 0
         self._fetching_items = 0
         """Those of them that wait for their photo: they fill the queue, but are no work that others wait for."""
-        self._seconds_per_item = plan.seconds_per_item
-        self._last_batch_ended = 0.0
-        self._closing = False
-        self._stopped = False
+        self._drain = DrainRate(plan.seconds_per_item)
+        self._closing = self._stopped = False
         self._model = model
         self._queue_seconds = QUEUE_DURATION_SECONDS.labels(model)
         self._model_seconds = MODEL_DURATION_SECONDS.labels(model)
@@ -110,7 +105,7 @@ class Batcher:
             if items > self._max_queue_items:
                 raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
             # Items that wait for their photo are no work that others wait for.
-            queued, pace_s = self._pending_items - self._fetching_items, self._seconds_per_item
+            queued, pace_s = self._pending_items - self._fetching_items, self._drain.seconds_per_item
             wait_s = queued * pace_s
             has_room = self._limit.admits(items, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
             if not has_room or self._pending_items + items > self._max_queue_items:
@@ -135,21 +130,29 @@ class Batcher:
     def overload(self) -> OverloadedError | None:
         """What `admit` would refuse one item with for the queue's length. The question counts as an item offered."""
         with self._changed:
-            queued, pace_s = self._pending_items - self._fetching_items, self._seconds_per_item
+            queued, pace_s = self._pending_items - self._fetching_items, self._drain.seconds_per_item
             if self._limit.lets_in(queued=queued, seconds_per_item=pace_s, now_s=time.monotonic()):
                 return None  # and `admit` will count it
         return OverloadedError(_AT_LIMIT, retry_after_s=math.ceil(queued * pace_s))
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:
         """Queue an item that is ready. From any thread."""
+        self._put(submission, (index,), row)
+
+    def put_unread(self, submission: Submission, indices: Sequence[int], read: ReadItem) -> None:
+        """Queue items that the runtime's thread will read once it takes them. From any thread."""
+        self._put(submission, indices, read)
+
+    def _put(self, submission: Submission, indices: Sequence[int], source: ItemRow | ReadItem) -> None:
+        now = time.monotonic()
         with self._changed:
             if self.is_alive():
-                self._queue.append(_Entry(submission, index, row, time.monotonic()))
-                self._queue_depth.inc()
+                self._queue.extend(_Entry(submission, index, source, now) for index in indices)
+                record(self._queue_depth, len(indices))
                 self._changed.notify()
                 return
             submission.error = submission.error or NotReadyError(_DEAD)
-        self._finish([(submission, index, None)])
+        self._finish([(submission, index, None) for index in indices])
 
     def fail(self, submission: Submission, index: int, error: ItemError) -> None:
         """Settle an item that cannot go to the runtime. From any thread."""
@@ -197,7 +200,7 @@ class Batcher:
                 self._stopped = True
                 left = list(self._queue)
                 self._queue.clear()
-                self._queue_depth.dec(len(left))
+                record(self._queue_depth, -len(left))
             for entry in left:
                 entry.submission.error = NotReadyError(_CLOSING if self._closing else _DEAD)
             self._finish((entry.submission, entry.index, None) for entry in left)
@@ -217,7 +220,7 @@ class Batcher:
                     (dropped if entry.submission.is_unwanted() else live).append(entry)
                 count = self._plan.take[len(live)]
                 self._queue.extendleft(reversed(live[count:]))
-                self._queue_depth.dec(len(dropped) + min(count, len(live)))
+                record(self._queue_depth, -len(dropped) - min(count, len(live)))
             if dropped:
                 self._drop([(entry.submission, entry.index) for entry in dropped])
             if live:
@@ -231,56 +234,53 @@ class Batcher:
         self._finish((submission, index, None) for submission, index in items)
 
     def _answer(self, batch: list[_Entry]) -> None:
-        started = time.monotonic()
+        taken = time.monotonic()
+        held = list(batch)
         try:
-            try:
-                outcomes = self._run(batch)
-            except Exception:
-                # One item must never fail its neighbours: find it by running each alone.
-                outcomes = [self._run_alone(entry) for entry in batch]
+            rows, failed = self._read(held)
+            started = time.monotonic()
+            outcomes = run_batch(self._runtime, rows)
         except BaseException:
-            for entry in batch:
+            for entry in held:
                 entry.submission.error = NotReadyError(_DEAD)
-            self._finish((entry.submission, entry.index, None) for entry in batch)
+            self._finish((entry.submission, entry.index, None) for entry in held)
             raise
         ended = time.monotonic()
-        self._batch_items.observe(len(batch))
-        self._model_seconds.observe(ended - started)
+        if rows:
+            record(self._batch_items, len(rows))
+            record(self._model_seconds, ended - started)
         model_ms = (ended - started) * 1000
-        for entry in batch:
-            queue_s = started - entry.ready_at
-            self._queue_seconds.observe(queue_s)
+        for entry in held:
+            queue_s = taken - entry.ready_at
+            record(self._queue_seconds, queue_s)
             timing = entry.submission.timing
             timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
             timing.model_ms = max(timing.model_ms, model_ms)
-        self._finish((entry.submission, entry.index, outcome) for entry, outcome in zip(batch, outcomes, strict=True))
-        self._learn_drain_rate(len(batch), ended)
+        answered = iter(outcomes)
+        self._finish(
+            (entry.submission, entry.index, failed[position] if position in failed else next(answered))
+            for position, entry in enumerate(held)
+        )
+        if held:
+            self._drain.learn(len(held), ended_s=ended, has_more=self._pending_items > self._fetching_items)
 
-    def _run(self, batch: list[_Entry]) -> list[ItemOutputs | ItemError]:
-        rows = [entry.row for entry in batch]
-        inputs = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
-        outputs = self._runtime.run(inputs)
-        finite = np.ones(len(batch), np.bool_)
-        for values in outputs.values():
-            finite &= np.isfinite(values.reshape(len(batch), -1)).all(axis=1)
-        shared = BatchOutputs(outputs)
-        return [
-            ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed()
-            for position, row in enumerate(rows)
-        ]
-
-    def _run_alone(self, entry: _Entry) -> ItemOutputs | ItemError:
-        try:
-            return self._run([entry])[0]
-        except Exception:
-            return _item_failed()
-
-    def _learn_drain_rate(self, items: int, ended: float) -> None:
-        """From batches that began right after another with work left; an idle service's pace says nothing about it."""
-        if self._last_batch_ended > 0.0:
-            sample = min((ended - self._last_batch_ended) / items, _MOST_SURPRISE * self._seconds_per_item)
-            self._seconds_per_item += _DRAIN_SMOOTHING * (sample - self._seconds_per_item)
-        self._last_batch_ended = ended if self._pending_items > self._fetching_items else 0.0
+    def _read(self, held: list[_Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
+        """The rows there are, and why others have none, by place. Who is read elsewhere leaves `held`."""
+        rows: list[ItemRow] = []
+        failed: dict[int, ItemError] = {}
+        position = 0
+        while position < len(held):
+            entry = held[position]
+            outcome = entry.source if isinstance(entry.source, ItemRow) else entry.source(entry.index)
+            if outcome is None:
+                del held[position]
+                continue
+            if isinstance(outcome, ItemError):
+                failed[position] = outcome
+            else:
+                rows.append(outcome)
+            position += 1
+        return rows, failed
 
     # --- settling --------------------------------------------------------------------------------------------------
 
@@ -297,13 +297,4 @@ class Batcher:
                     complete.setdefault(submission.loop, []).append(submission)
         for loop, submissions in complete.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
-                loop.call_soon_threadsafe(_deliver, submissions)
-
-
-def _deliver(submissions: list[Submission]) -> None:
-    for submission in submissions:
-        submission.deliver()
-
-
-def _item_failed() -> ItemFailedError:
-    return ItemFailedError("The model could not answer this item; the others are not affected.")
+                loop.call_soon_threadsafe(deliver_all, submissions)

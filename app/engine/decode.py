@@ -1,13 +1,13 @@
-"""From an `Item` to a row of model input, in a bounded pool of threads.
+"""From an `Item` to a row of model input, off the event loop.
 
-Owns the checks of one item, the choice of what is read (photo, title) and the threads that decode photos and tokenise
-titles, off the event loop. Refuses to know batching, outputs and HTTP.
+Owns the checks of one item, the choice of what is read (photo, title) and of the thread that decodes its photo and tokenises
+its title. Refuses to know batching, outputs and HTTP.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +27,12 @@ from app.engine.errors import (
 )
 from app.engine.items import EmbeddingModality, Item, Modality
 from app.engine.masking import mask_personal_data
-from app.engine.photo_decoder import PhotoDecoder
+from app.engine.photo_decoder import HeavierPhotoError, PhotoDecoder, Weight
 from app.engine.runtimes.base import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemRow, Submission
 from app.engine.text import TitleTokenizer
-from app.metrics import DECODE_DURATION_SECONDS
+from app.metrics import DECODE_DURATION_SECONDS, record
 
 logger = structlog.get_logger(__name__)
 
@@ -60,11 +60,11 @@ class ItemReader:
         image: tuple[Modality, ...] = ("image",) if self.reads_image else ()
         return image if self.tokenizer is None else (*image, "text")
 
-    def read(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder) -> ItemRow:
+    def read(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder, *, at_most: Weight = Weight.LARGE) -> ItemRow:
         """The row of one item; `fused` reads all that is there, `image` and `text` that input alone. CPU-bound.
 
         A title with nothing left after masking and cleaning counts as absent. What the model has no branch for is ignored
-        where there is something else to read.
+        where there is something else to read. `at_most`: see `PhotoDecoder.decode`.
 
         Raises EmptyItemError, InputNotSupportedError, TextTooLongError or what `PhotoDecoder.decode` raises.
         """
@@ -94,7 +94,7 @@ class ItemReader:
         values = dict(self.blank)
         inputs: tuple[Modality, ...] = ()
         if image is not None:
-            values["image"] = photos.decode(image, height=self.spec.image_height, width=self.spec.image_width)
+            values["image"] = photos.decode(image, height=self.spec.image_height, width=self.spec.image_width, at_most=at_most)
             values["image_present"] = _PRESENT
             inputs += ("image",)
         if tokens is not None:
@@ -106,12 +106,6 @@ class ItemReader:
     def reads_photos(self, modality: EmbeddingModality) -> bool:
         """Whether photos matter at all; a title's embedding needs none."""
         return self.reads_image and modality != "text"
-
-    def takes_long(self, item: Item, modality: EmbeddingModality, photos: PhotoDecoder) -> bool:
-        """Whether reading this item would wait for the process that decodes large photos."""
-        if item.image is None or not self.reads_photos(modality):
-            return False
-        return photos.takes_long(item.image, height=self.spec.image_height, width=self.spec.image_width)
 
     def _nothing_to_read(self, modality: EmbeddingModality) -> InputNotSupportedError:
         if modality == "fused":
@@ -127,13 +121,19 @@ _PRESENT = np.array(True)
 
 
 class DecodePool:
-    """Threads that read items and hand them to a batcher. What may wait here is bounded by the batchers' admission."""
+    """Reads items and hands them to a batcher. What may wait here is bounded by the batchers' admission.
+
+    Where decoding and the runtime have one thread each, they have one core between them: the runtime's own thread then reads
+    the items that it takes. That is one hop fewer, and batches fill, where a decoder in front of the runtime would hand over
+    one item at a time. A photo that takes more than some 50 ms is still read by a thread of its own.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         self._photos = PhotoDecoder(settings)
         self._executor = ThreadPoolExecutor(settings.effective_decode_threads, thread_name_prefix="decode")
         # Large photos wait for their process on a thread of their own, and nothing else waits behind them.
         self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
+        self._reads_in_runtime = settings.effective_decode_threads == settings.effective_runtime_threads == 1
 
     def start(
         self,
@@ -149,45 +149,50 @@ class DecodePool:
         runtime."""
         indices = range(len(items)) if indices is None else indices
 
-        def settle(index: int) -> None:
+        def read(index: int, at_most: Weight) -> ItemRow | ItemError | None:
+            """None: it has gone to another thread."""
+            started = time.perf_counter()
+            try:
+                row = reader.read(items[index], modality, self._photos, at_most=at_most)
+            except HeavierPhotoError as heavier:
+                threads = self._large if heavier.weight is Weight.LARGE else self._executor
+                threads.submit(settle, index, heavier.weight)
+                return None
+            except ItemError as error:
+                return error
+            except Exception as error:  # a defect of ours; the type alone holds nothing of the item
+                logger.error("item_not_readable", error=type(error).__name__)
+                return ItemFailedError("The item could not be read; the others are not affected.")
+            if "image" in row.inputs:
+                seconds = time.perf_counter() - started
+                record(DECODE_DURATION_SECONDS, seconds)
+                submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
+            return row
+
+        def settle(index: int, at_most: Weight) -> None:
             if submission.is_unwanted():
                 batcher.drop(submission, index)
                 return
-            started = time.perf_counter()
-            try:
-                row = reader.read(items[index], modality, self._photos)
-            except ItemError as error:
-                batcher.fail(submission, index, error)
-                return
-            except Exception as error:  # a defect of ours; the type alone holds nothing of the item
-                logger.error("item_not_readable", error=type(error).__name__)
-                batcher.fail(submission, index, ItemFailedError("The item could not be read; the others are not affected."))
-                return
-            if "image" in row.inputs:
-                seconds = time.perf_counter() - started
-                DECODE_DURATION_SECONDS.observe(seconds)
-                submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
-            batcher.put(submission, index, row)
-
-        def settle_photo(index: int) -> None:
-            if reader.takes_long(items[index], modality, self._photos):
-                self._large.submit(settle, index)
-            else:
-                settle(index)
+            outcome = read(index, at_most)
+            if isinstance(outcome, ItemRow):
+                batcher.put(submission, index, outcome)
+            elif outcome is not None:
+                batcher.fail(submission, index, outcome)
 
         def settle_all(indices: Sequence[int]) -> None:
             for index in indices:
-                settle(index)
+                settle(index, Weight.ORDINARY)
 
+        if self._reads_in_runtime:
+            batcher.put_unread(submission, range(len(items)), lambda index: read(index, Weight.LIGHT))
+            return
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
         titles = [index for index in indices if items[index].image is None]
-        tasks: list[tuple[Callable[..., None], Any]] = [
-            (settle_photo, index) for index in indices if items[index].image is not None
-        ]
+        for index in indices:
+            if items[index].image is not None:
+                self._executor.submit(settle, index, Weight.ORDINARY)
         if titles:
-            tasks.append((settle_all, titles))
-        for function, argument in tasks:
-            self._executor.submit(function, argument)
+            self._executor.submit(settle_all, titles)
 
     def close(self) -> None:
         """Wait for the threads to end. Every submission must have been settled or abandoned before."""

@@ -21,8 +21,6 @@ from app.engine.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
-    SpaceConflictError,
-    UnknownAttributeError,
     UnknownDimensionsError,
 )
 from app.engine.fetching import PhotoFetches
@@ -38,18 +36,20 @@ from app.engine.items import (
     Reply,
     Timing,
 )
-from app.engine.loading import LoadedVersion
+from app.engine.memory import keep_heap_small
 from app.engine.registry import Registry, ServedVersion
 from app.engine.serving_plan import Generation, LocalGeneration, Refusal, ServingPlan
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemOutputs
 from app.engine.watch import ModelWatch
-from app.metrics import ITEMS, count_decision
+from app.metrics import ITEMS, count_soon, record, record_decisions
 
 ResultT = TypeVar("ResultT")
 
 # An answer costs tens of microseconds; the event loop turns to others after this many.
 _ANSWERS_PER_TURN = 8
+_TIDY_PAUSE_S = 10.0
+"""While there are requests, freed memory is given back this often. A call takes a few ms of another thread."""
 _CLOSE_GRACE_S = 15.0
 """Below the 20 s that the service gives its requests at shutdown."""
 
@@ -77,12 +77,14 @@ class Engine:
     """
 
     def __init__(self, settings: EngineSettings, generation: Generation) -> None:
+        keep_heap_small()
         self._settings = settings
         self._registry = Registry(settings, generation)
         self._pool = DecodePool(settings)
         self._fetches = PhotoFetches(settings, self._pool)
         self._watch: ModelWatch | None = None
         self._companion: asyncio.Task[None] | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def watch_models(self, generation: LocalGeneration) -> None:
@@ -126,7 +128,7 @@ class Engine:
         """
         served = self._registry.resolve(model, version)
         loaded = served.loaded
-        names = _chosen_attributes(loaded, attributes)
+        names = loaded.chosen_attributes(attributes)
         if top_k < 1:
             raise RequestError("top_k must be at least 1.", field="top_k")
         if not 0.0 < precision < 1.0:
@@ -147,8 +149,7 @@ class Engine:
                 top_k=top_k,
                 precision=precision,
             )
-            for attribute, given in classification.attributes.items():
-                count_decision(name, attribute, given.decision)
+            record_decisions(name, [(attribute, given.decision) for attribute, given in classification.attributes.items()])
             return classification
 
         results, timing = await self._answer(served, items, "fused", timeout_s, answer)
@@ -172,7 +173,7 @@ class Engine:
 
         Raises as `classify` does, and UnknownDimensionsError, SpaceConflictError.
         """
-        served = self._in_space(model, version, space_id)
+        served = self._registry.in_space(model, version, space_id)
         legal = served.loaded.bundle.manifest.dimensions
         length = legal[-1] if dimensions is None else dimensions
         if length not in legal:
@@ -211,7 +212,7 @@ class Engine:
 
         Raises UnknownModelError, SpaceConflictError, NotReadyError.
         """
-        with self._registry.holding(self._in_space(model, version, space_id)) as ref:
+        with self._registry.holding(self._registry.in_space(model, version, space_id)) as ref:
             yield ref
 
     def models(self) -> Sequence[ModelDescription]:
@@ -231,6 +232,8 @@ class Engine:
         if self._closed:
             return
         self._closed = True
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._companion is not None:
             self._companion.cancel()
             await asyncio.gather(self._companion, return_exceptions=True)
@@ -269,27 +272,19 @@ class Engine:
             if index and index % _ANSWERS_PER_TURN == 0:
                 await asyncio.sleep(0)
             results.append(outcome if isinstance(outcome, ItemError) else answer(outcome))
+        answered = 0
         for result in results:
-            ITEMS.labels(served.key.name, result.code if isinstance(result, ItemError) else "ok").inc()
+            if isinstance(result, ItemError):
+                record(ITEMS.labels(served.key.name, result.code))
+            else:
+                answered += 1
+        if answered:
+            record(ITEMS.labels(served.key.name, "ok"), answered)
+        count_soon()
+        if self._tidying is None and not self._closed:
+            self._tidying = asyncio.get_running_loop().call_later(_TIDY_PAUSE_S, self._tidy)
         return results, submission.timing
 
-    def _in_space(self, model: str | None, version: str | None, space_id: str | None) -> ServedVersion:
-        """The version that embeds into `space_id`; without one, the version that the request names."""
-        if space_id is None:
-            return self._registry.resolve(model, version)
-        for served in self._registry.candidates(model, version):
-            if served.loaded.bundle.manifest.space_id == space_id:
-                return served
-        raise SpaceConflictError(
-            "No served version embeds into this space; rebuild the index with the space that GET /v1/models names.",
-            field="space",
-        )
-
-
-def _chosen_attributes(loaded: LoadedVersion, attributes: Sequence[str] | None) -> tuple[str, ...]:
-    known = loaded.answerer.attributes
-    if attributes is None:
-        return tuple(known)
-    if not attributes or not set(attributes) <= set(known):
-        raise UnknownAttributeError(f"This model's attributes are {', '.join(known)}.", field="attributes")
-    return tuple(dict.fromkeys(attributes))
+    def _tidy(self) -> None:
+        self._tidying = None
+        self._registry.return_memory()

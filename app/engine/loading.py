@@ -5,6 +5,7 @@ Owns the order of the checks and the choice of the runtime. Refuses to know whic
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,9 @@ from app.engine.answers import Answerer
 from app.engine.batch_plan import BatchPlan, measure_buckets, plan_batches, warm_buckets
 from app.engine.bundle import Bundle, load_bundle
 from app.engine.decode import ItemReader
-from app.engine.errors import BundleError, NoRoomError
+from app.engine.errors import BundleError, NoRoomError, UnknownAttributeError
 from app.engine.golden import replay_golden
-from app.engine.memory import bytes_available, bytes_needed
+from app.engine.memory import bytes_available, bytes_needed, return_freed_memory
 from app.engine.runtimes import Runtime, RuntimeName, open_runtime
 from app.engine.serving_plan import VersionKey
 from app.engine.settings import EngineSettings
@@ -37,6 +38,15 @@ class LoadedVersion:
     plan: BatchPlan
     reader: ItemReader
     answerer: Answerer
+
+    def chosen_attributes(self, attributes: Sequence[str] | None) -> tuple[str, ...]:
+        """Each once, in the asked order; None: all. Raises UnknownAttributeError."""
+        known = self.answerer.attributes
+        if attributes is None:
+            return tuple(known)
+        if not attributes or not set(attributes) <= set(known):
+            raise UnknownAttributeError(f"This model's attributes are {', '.join(known)}.", field="attributes")
+        return tuple(dict.fromkeys(attributes))
 
 
 def load_version(key: VersionKey, settings: EngineSettings, *, beside: Sequence[LoadedVersion] = ()) -> LoadedVersion:
@@ -61,6 +71,8 @@ def load_version(key: VersionKey, settings: EngineSettings, *, beside: Sequence[
     reader = ItemReader.of(bundle.spec(), settings, reads_image=bundle.manifest.inputs.image is not None, tokenizer=tokenizer)
     sibling = next((other for other in beside if other.bundle.name == key.name), None)
     runtime, plan = _open_first_good(bundle, settings, tokenizer, sibling)
+    # Buckets that did not pay and golden answers: half of what the process holds by now.
+    return_freed_memory()
     logger.info(
         "model_version_ready",
         model=bundle.name,
@@ -112,9 +124,13 @@ def _open_proven(
     if sibling is not None and (proven := _open_like(sibling, bundle, name, settings, tokenizer)) is not None:
         return proven
     spec = bundle.spec()
+    spec = replace(spec, batch_buckets=tuple(b for b in spec.batch_buckets if b <= settings.max_batch_items))
     runtime = open_runtime(name, spec, threads=settings.effective_runtime_threads)
     try:
-        plan = plan_batches(measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items))
+        # LiteRT computes in the thread that calls it, if it is given one; TensorFlow never does.
+        is_alone = runtime.name == "litert" and settings.effective_runtime_threads == 1
+        clock = time.thread_time if is_alone else time.perf_counter
+        plan = plan_batches(measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items, clock=clock))
         # Proven as it will serve: with the buckets that stay.
         runtime.keep_buckets(plan.max_items)
         replay_golden(bundle, runtime, tokenizer)

@@ -5,6 +5,8 @@ Owns the choice and the refusals that a photo's header alone allows. Refuses to 
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,25 @@ from app.engine.settings import EngineSettings
 
 MAX_THREAD_SCANS = 20
 """Passes over a progressive JPEG that a thread may take on: encoders write about ten. Each costs as much as a plain photo."""
+_LIGHT_BYTES = 8 * 1024 * 1024
+"""Any camera's JPEG, a PNG of 1.5 megapixels: up to some 50 ms. Who waits behind it hardly notices."""
+
+
+class Weight(IntEnum):
+    """What decoding a photo takes, by its header: who may wait for it."""
+
+    LIGHT = 0
+    ORDINARY = 1
+    LARGE = 2
+    """A process of its own."""
+
+
+class HeavierPhotoError(Exception):
+    """Raised in place of decoding a photo that weighs more than its caller can wait for."""
+
+    def __init__(self, weight: Weight) -> None:
+        super().__init__(weight.name)
+        self.weight = weight
 
 
 class PhotoDecoder:
@@ -28,21 +49,12 @@ class PhotoDecoder:
             memory_bytes=settings.decode_process_bytes + 3 * settings.max_image_bytes,
         )
 
-    def takes_long(self, data: bytes, *, height: int, width: int) -> bool:
-        """Whether `decode` would leave this photo to the process. Microseconds; says False for what it would refuse."""
-        if not is_photo(data) or len(data) > self._settings.max_image_bytes:
-            return False
-        try:
-            header = read_photo_header(data, side=draft_side(height, width))
-        except EOFError:
-            return False
-        return not (header is not None and (self._is_refused(header) or self._is_ordinary(header)))
-
-    def decode(self, data: bytes, *, height: int, width: int) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, *, height: int, width: int, at_most: Weight = Weight.LARGE) -> NDArray[np.uint8]:
         """uint8[height, width, 3], as `images.decode_photo`.
 
-        Raises what that raises, and ImageTooLargeError for a photo that takes too much time or memory. PhotoProcessError
-        when the process is needed and cannot be started.
+        Raises what that raises, and ImageTooLargeError for a photo that takes too much time or memory; HeavierPhotoError, after
+        microseconds, for one that weighs more than `at_most`. PhotoProcessError when the process is needed and cannot be
+        started.
         """
         if not is_photo(data):
             raise is_no_photo()
@@ -55,20 +67,21 @@ class PhotoDecoder:
             check_pixels(header.pixels, max_pixels)
             if self._is_refused(header):
                 raise takes_too_much()
-            if self._is_ordinary(header):
-                return decode_photo(data, height=height, width=width, max_pixels=max_pixels)
-        return self._process.decode_photo(data, height=height, width=width, max_pixels=max_pixels)
+        weight = self._weigh(header)
+        if weight > at_most:
+            raise HeavierPhotoError(weight)
+        decode = self._process.decode_photo if weight is Weight.LARGE else decode_photo
+        return decode(data, height=height, width=width, max_pixels=max_pixels)
 
     def close(self) -> None:
         self._process.close()
 
     def _is_refused(self, header: PhotoHeader) -> bool:
         settings = self._settings
-        return (
-            header.pixels > settings.max_image_pixels
-            or header.scans > settings.max_jpeg_scans
-            or header.decode_bytes > settings.decode_process_bytes
-        )
+        return header.scans > settings.max_jpeg_scans or header.decode_bytes > settings.decode_process_bytes
 
-    def _is_ordinary(self, header: PhotoHeader) -> bool:
-        return header.decode_bytes <= self._settings.decode_thread_bytes and header.scans <= MAX_THREAD_SCANS
+    def _weigh(self, header: PhotoHeader | None) -> Weight:
+        """What cannot be sized up is large."""
+        if header is None or header.decode_bytes > self._settings.decode_thread_bytes or header.scans > MAX_THREAD_SCANS:
+            return Weight.LARGE
+        return Weight.LIGHT if header.scans == 1 and header.decode_bytes <= _LIGHT_BYTES else Weight.ORDINARY

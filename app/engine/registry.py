@@ -19,7 +19,14 @@ from typing import TypeVar
 import structlog
 
 from app.engine.batcher import Batcher
-from app.engine.errors import BundleError, NoRoomError, NotReadyError, OverloadedError, UnknownModelError
+from app.engine.errors import (
+    BundleError,
+    NoRoomError,
+    NotReadyError,
+    OverloadedError,
+    SpaceConflictError,
+    UnknownModelError,
+)
 from app.engine.items import ModelDescription, ModelRef, VersionDescription
 from app.engine.loading import LoadedVersion, load_version
 from app.engine.memory import return_freed_memory
@@ -125,6 +132,10 @@ class Registry:
         await self._on_loader(return_freed_memory)
         logger.info("model_version_freed", model=key.name, version=key.version)
 
+    def return_memory(self) -> None:
+        """Give freed memory back to the system, off the event loop. Returns at once."""
+        self._loader.submit(return_freed_memory)
+
     async def close(self, *, grace_s: float) -> None:
         """Refuse new items, answer the admitted ones for up to `grace_s` seconds, free everything."""
         versions = [*self._versions.values(), *self._draining]
@@ -189,6 +200,18 @@ class Registry:
         if not found:
             raise UnknownModelError("This version of the model is not served; leave it out for the default.", field="version")
         return found
+
+    def in_space(self, model: str | None, version: str | None, space_id: str | None) -> ServedVersion:
+        """The version that embeds into `space_id`; without one, `resolve`. Raises SpaceConflictError too."""
+        if space_id is None:
+            return self.resolve(model, version)
+        for served in self.candidates(model, version):
+            if served.loaded.bundle.manifest.space_id == space_id:
+                return served
+        raise SpaceConflictError(
+            "No served version embeds into this space; rebuild the index with the space that GET /v1/models names.",
+            field="space",
+        )
 
     def resolve(self, model: str | None, version: str | None) -> ServedVersion:
         """The version that answers. Raises UnknownModelError."""

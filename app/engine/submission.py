@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,3 +101,9 @@ class Submission:
 
 def out_of_time() -> DeadlineExceededError:
     return DeadlineExceededError("The request's time ran out before its answer was ready.")
+
+
+def deliver_all(submissions: Iterable[Submission]) -> None:
+    """On the event loop that waits for them."""
+    for submission in submissions:
+        submission.deliver()

@@ -117,7 +117,8 @@ def main(arguments: Sequence[str]) -> int:
         order = json.loads(line)
         if order["size"] not in items_by_size:
             width, height = (int(side) for side in order["size"].split("x"))
-            samples = draw_samples(8, size=(width, height))
+            # As many different ones as the servers are sent: fewer would stay in the processor's caches.
+            samples = draw_samples(32, size=(width, height))
             items_by_size[order["size"]] = [Item(sample.photo, sample.title) for sample in samples]
         items, size = items_by_size[order["size"]], order["batch_items"]
         label = answer(items[:1])[0].attributes[attribute].label

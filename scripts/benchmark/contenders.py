@@ -54,7 +54,9 @@ class Contender:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("ITEMLENS_", "BENCHMARK_"))}
         environment |= {
             "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # An image ships its bytecode; the first start makes it here, once for each environment.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(around.out / "bytecode"),
             # Each worker computes on its own core; pools of linear algebra threads would fight over them.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
@@ -224,7 +226,8 @@ def _mlserver_command(around: Surroundings, tuning: Tuning, port: int) -> Sequen
 
 MLSERVER: Contender = Contender(
     "mlserver",
-    packages=["mlserver>=1.7.1"],
+    # Its workers ask for a current event loop, which newer versions of uvloop refuse to make up.
+    packages=["mlserver>=1.7.1", "uvloop<0.22"],
     command=_mlserver_command,
     requests=lambda drawn, tuning: samples.open_inference_json(drawn, "products"),
     ready_path="/v2/models/products/ready",

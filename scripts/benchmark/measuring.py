@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.engine.settings import usable_cpus
@@ -26,9 +26,9 @@ from scripts.benchmark.contenders import (
     Surroundings,
     label_of,
 )
-from scripts.benchmark.figures import CEILING, Extras, Point
+from scripts.benchmark.figures import CEILING, Point
 from scripts.benchmark.load import Load, ask_once, closed_loop, open_loop, percentile
-from scripts.benchmark.outcome import Outcome, Plan
+from scripts.benchmark.outcome import Outcome, Plan, Section
 from scripts.benchmark.processes import cpu_seconds, process_tree, proportional_mib, resident_mib
 from scripts.benchmark.samples import Request
 from scripts.benchmark.server import Server, ServerError
@@ -45,11 +45,23 @@ class _Running:
 
 
 class Run:
-    """Use once: `Run(...).run()`."""
+    """Use once: `Run(...).run()`. `outcome`: of a run that was cut off, which this one goes on with; `save` is called whenever
+    there is more of it."""
 
-    def __init__(self, plan: Plan, bundle: Path, out: Path, say: Say) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        bundle: Path,
+        out: Path,
+        say: Say,
+        *,
+        outcome: Outcome | None = None,
+        save: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
         self.plan, self.say = plan, say
-        self.outcome = Outcome(cores=usable_cpus())
+        self.outcome = outcome or Outcome()
+        self.outcome.cores = usable_cpus()
+        self._save = save
         self.drawn = samples.draw_samples(32)
         self._bundle, self._out = bundle, out
         self._running: dict[str, _Running] = {}
@@ -65,11 +77,20 @@ class Run:
             wanted = [CONTENDERS[name] for name in self.plan.contenders]
             for contender in wanted:
                 prepare(contender, self._around, self.plan, self.drawn, self.outcome, self.say)
+                self._save(self.outcome)
             with ExitStack() as stack:
                 self._take_turns([c for c in wanted if c.name not in self.outcome.left_out], stack)
-            if SERVICE in self._running:
+            if SERVICE in self._running and self._is_due("growth"):
                 self._growth()
+                self._finish("growth")
         return self.outcome
+
+    def _is_due(self, section: Section) -> bool:
+        return section in self.plan.sections and section not in self.outcome.finished
+
+    def _finish(self, section: Section) -> None:
+        self.outcome.finished.append(section)
+        self._save(self.outcome)
 
     def _take_turns(self, contenders: Sequence[Contender], stack: ExitStack) -> None:
         """Everything that is measured while all contenders are up."""
@@ -78,30 +99,38 @@ class Run:
         self._ceiling = stack.enter_context(contextlib.closing(ceiling))
         # The first run also draws the photos.
         self.outcome.expected_label = ceiling.run(0.2, batch_items=1).label
-        self._measure_starts()
+        if self._is_due("start") and SERVICE in self.plan.contenders:
+            self._measure_starts()
+            self._finish("start")
         for contender in contenders:
-            self._keep_running(contender, stack)
-        for number in range(self.plan.rounds):
-            self._round(number)
-        for name, running in self._running.items():
-            self.outcome.memory_mib[name] = sum(proportional_mib(stat.pid) for stat in process_tree(running.server.pid))
-        if SERVICE in self._running:
+            # The rest is about the service alone.
+            if contender is SERVICE_CONTENDER or self._is_due("rounds"):
+                self._keep_running(contender, stack)
+        if self._is_due("rounds"):
+            for number in range(self.outcome.rounds, self.plan.rounds):
+                self._round(number)
+                self.outcome.rounds = number + 1
+                self._save(self.outcome)
+            for name, running in self._running.items():
+                self.outcome.memory_mib[name] = sum(proportional_mib(stat.pid) for stat in process_tree(running.server.pid))
+            self._finish("rounds")
+        if SERVICE in self._running and self._is_due("open-loop"):
             self._open_loops()
-        if SERVICE in self._running:
+            self._finish("open-loop")
+        if SERVICE in self._running and self._is_due("memory"):
             self._measure_memory()
+            self._finish("memory")
 
     # --- before the rounds -----------------------------------------------------------------------------------------
 
     def _measure_starts(self) -> None:
-        if SERVICE not in self.plan.contenders:
-            return
         seconds = []
         for number in range(self.plan.starts + 1):
             with started(SERVICE_CONTENDER, self._around, {}, label="start") as (_, ready_s):
                 if number:  # the first one warms the disk's cache
                     seconds.append(ready_s)
         self.say(f"{SERVICE}: ready {min(seconds):.2f} to {max(seconds):.2f} s after its start")
-        self.outcome.extras = Extras(start_s=seconds)
+        self.outcome.extras = replace(self.outcome.extras, start_s=seconds)
 
     def _keep_running(self, contender: Contender, stack: ExitStack) -> None:
         tuning = self.outcome.chosen[contender.name]
@@ -243,8 +272,8 @@ class Run:
             if not load.items:
                 break
             self.say(f"{self._served_requests:,} of {wanted:,} requests before memory is read")
-        self.outcome.extras = Extras(
-            start_s=self.outcome.extras.start_s,
+        self.outcome.extras = replace(
+            self.outcome.extras,
             worker_mib=[max(resident_mib(pid) for pid in workers)],
             requests_before_memory=self._served_requests,
         )

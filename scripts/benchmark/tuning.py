@@ -39,7 +39,7 @@ def prepare(
     outcome: Outcome,
     say: Callable[[str], None],
 ) -> None:
-    """Install and tune it; `outcome` gets its version and tuning, or why it is left out."""
+    """Install and tune it, unless `outcome` has its tuning; `outcome` gets its version and tuning, or why it is left out."""
     if contender.packages:
         say(f"{contender.name}: preparing its environment")
         try:
@@ -48,10 +48,14 @@ def prepare(
             outcome.leave_out(contender.name, f"cannot be installed: {error}", say)
             return
         outcome.versions[contender.name] = installed_version(contender, around.out)
-    tunings = contender.sweep if plan.tunes else contender.sweep[:1]
+    tunings = contender.sweep if "tune" in plan.sections else contender.sweep[:1]
+    if contender.name in outcome.chosen:
+        return
     if len(tunings) == 1:
         outcome.chosen[contender.name] = tunings[0]
         return
+    # A run that was cut off may have tried some of them.
+    outcome.sweeps = [entry for entry in outcome.sweeps if entry["contender"] != contender.name]
     best_rate = 0.0
     reason = "every tuning had failed requests"
     for number, tuning in enumerate(tunings):

@@ -212,6 +212,7 @@ async def test_a_client_that_hangs_up_has_its_work_cancelled(app: FastAPI, engin
             await asyncio.sleep(0.001)
         messages.put_nowait({"type": "http.disconnect"})
         await task
+    metrics.count_waiting()
     assert (engine.cancelled, engine.running, sent) == (1, 0, [])
     assert metrics.REQUEST_COUNT.labels(*labels)._value.get() == before + 1
 

@@ -148,8 +148,8 @@ async def test_a_time_too_short_for_an_idle_service_is_not_called_overload(batch
 
 async def test_one_long_wait_does_not_look_like_a_slow_service(batcher: Batcher) -> None:
     for _ in range(2):
-        batcher._last_batch_ended = time.monotonic() - 60
-        batcher._learn_drain_rate(1, time.monotonic())
+        batcher._drain._last_batch_ended_s = time.monotonic() - 60
+        batcher._drain.learn(1, ended_s=time.monotonic(), has_more=True)
     assert batcher.admit(8, timeout_s=1.0).unsettled == 8
 
 
@@ -186,7 +186,7 @@ async def test_a_slow_photo_host_does_not_look_like_a_slow_service(batcher: Batc
     for _ in range(5):
         await send(batcher, [1]).wait()
         await asyncio.sleep(0.02)
-    assert batcher._seconds_per_item == PLAN.seconds_per_item
+    assert batcher._drain.seconds_per_item == PLAN.seconds_per_item
     batcher.photo_came()
     batcher.put(awaited, 0, ItemRow(row_of(1), ("image",)))
     await awaited.wait()
@@ -288,7 +288,7 @@ async def test_one_wake_up_serves_all_requests_of_a_batch(batcher: Batcher, doub
 
     def counting(*args: object, **kwargs: object) -> object:
         nonlocal wake_ups
-        wake_ups += getattr(args[0], "__module__", "") == "app.engine.batcher"
+        wake_ups += getattr(args[0], "__module__", "") == "app.engine.submission"
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     first = await occupy(batcher, doubling)

@@ -161,15 +161,24 @@ def test_composed_and_decomposed_titles_are_one(reader: ItemReader, composed: st
     assert np.array_equal(first, second)
 
 
+ONE_CORE = replace(SETTINGS, decode_threads=1, runtime_threads=1)
+"""The runtime's own thread reads the items."""
+TWO_CORES = replace(SETTINGS, decode_threads=2, runtime_threads=2)
+on_any_cores = pytest.mark.parametrize(
+    "settings", [pytest.param(ONE_CORE, id="one-core"), pytest.param(TWO_CORES, id="two-cores")]
+)
+
+
+@on_any_cores
 @pytest.mark.anyio
 async def test_a_defect_in_reading_fails_that_item_alone(
-    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
 ) -> None:
     def break_down(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr("app.engine.photo_decoder.decode_photo", break_down)
-    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="defect", max_queue_items=4), DecodePool(SETTINGS)
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="defect", max_queue_items=4), DecodePool(settings)
     submission = batcher.admit(2, timeout_s=None)
     pool.start(reader, batcher, submission, [Item(PHOTO), Item()], modality="fused")
     broken, empty = await asyncio.wait_for(submission.wait(), 5)
@@ -179,25 +188,27 @@ async def test_a_defect_in_reading_fails_that_item_alone(
     pool.close()
 
 
+@on_any_cores
 @pytest.mark.anyio
 async def test_photos_of_a_caller_that_has_gone_are_not_decoded(
-    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
 ) -> None:
     decoded: list[object] = []
     monkeypatch.setattr("app.engine.photo_decoder.decode_photo", lambda data, **limits: decoded.append(data))
-    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="gone", max_queue_items=8), DecodePool(SETTINGS)
+    batcher, pool = Batcher(doubling, plan_batches({1: 0.001}), model="gone", max_queue_items=8), DecodePool(settings)
     submission = batcher.admit(4, timeout_s=None)
     submission.abandoned = "cancelled"
     pool.start(reader, batcher, submission, [Item(PHOTO)] * 4, modality="fused")
+    await batcher.close(grace_s=5.0)
     pool.close()
     assert decoded == []
     assert batcher.pending_items == 0
-    await batcher.close(grace_s=1.0)
 
 
+@on_any_cores
 @pytest.mark.anyio
 async def test_ordinary_photos_do_not_wait_for_large_ones(
-    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
 ) -> None:
     may_end = threading.Event()
 
@@ -208,7 +219,7 @@ async def test_ordinary_photos_do_not_wait_for_large_ones(
     monkeypatch.setattr("app.engine.photo_decoder.PhotoProcess.decode_photo", wait)
     large = Item(many_scans(30, 8, 8), "shirt")
     batcher = Batcher(doubling, plan_batches({1: 0.001}), model="large", max_queue_items=16)
-    pool = DecodePool(EngineSettings(decode_threads=1))
+    pool = DecodePool(replace(settings, max_image_bytes=1 << 20))
     held = batcher.admit(4, timeout_s=None)
     pool.start(reader, batcher, held, [large] * 4, modality="fused")
     quick = batcher.admit(2, timeout_s=None)
@@ -231,10 +242,15 @@ class MeanRuntime(DoublingRuntime):
         return {"mean": batch["image"].mean(axis=(1, 2, 3), dtype=np.float32)}
 
 
+@on_any_cores
 @pytest.mark.anyio
-async def test_a_large_photo_is_answered_and_its_process_ends_with_the_pool(reader: ItemReader) -> None:
+async def test_a_large_photo_is_answered_and_its_process_ends_with_the_pool(
+    reader: ItemReader, settings: EngineSettings
+) -> None:
     batcher = Batcher(MeanRuntime(), plan_batches({1: 0.001}), model="answered", max_queue_items=16)
-    pool = DecodePool(EngineSettings())
+    pool = DecodePool(
+        replace(EngineSettings(), decode_threads=settings.decode_threads, runtime_threads=settings.runtime_threads)
+    )
     submission = batcher.admit(2, timeout_s=None)
     pool.start(reader, batcher, submission, [Item(many_scans(30, 8, 8)), Item(many_scans(200, 8, 8))], modality="fused")
     answered, refused = await asyncio.wait_for(submission.wait(), 30)
@@ -245,3 +261,43 @@ async def test_a_large_photo_is_answered_and_its_process_ends_with_the_pool(read
     await batcher.close(grace_s=1.0)
     pool.close()
     assert pool._photos._process.pid is None
+
+
+class HeldRuntime(MeanRuntime):
+    """Answers once it may, and keeps the sizes of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def run(self, batch: Arrays) -> dict[str, NDArray[np.float32]]:
+        self.sizes.append(len(batch["image"]))
+        self.entered.set()
+        assert self.gate.wait(5)
+        return super().run(batch)
+
+
+@pytest.mark.anyio
+async def test_on_one_core_photos_are_read_for_full_batches_and_bad_ones_leave_no_gap(reader: ItemReader) -> None:
+    runtime = HeldRuntime()
+    runtime.gate.clear()
+    batcher = Batcher(runtime, plan_batches({1: 0.001, 4: 0.002}), model="filled", max_queue_items=16)
+    pool = DecodePool(ONE_CORE)
+    first = batcher.admit(1, timeout_s=None)
+    pool.start(reader, batcher, first, [Item(PHOTO)], modality="fused")
+    assert await asyncio.to_thread(runtime.entered.wait, 5)
+    submission = batcher.admit(5, timeout_s=None)
+    items = [Item(PHOTO), Item(b"no photo"), Item(jpeg(2)), Item(), Item(jpeg(3))]
+    pool.start(reader, batcher, submission, items, modality="fused")
+    runtime.gate.set()
+    outcomes = await asyncio.wait_for(submission.wait(), 5)
+    await first.wait()
+    assert [isinstance(outcome, ItemOutputs) for outcome in outcomes] == [True, False, True, False, True]
+    assert runtime.sizes == [1, 2, 1]
+    for outcome, item in zip(outcomes, items, strict=True):
+        if isinstance(outcome, ItemOutputs):
+            expected = reader.read(item, "fused", PHOTOS).values["image"].mean(dtype=np.float32)
+            assert outcome.batch.values["mean"][outcome.position] == pytest.approx(expected)
+    assert submission.timing.decode_ms > 0
+    await batcher.close(grace_s=1.0)
+    pool.close()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.engine.errors import ImageTooLargeError, ItemError, UndecodableImageError, UnsupportedImageTypeError
 from app.engine.images import decode_photo
-from app.engine.photo_decoder import PhotoDecoder
+from app.engine.photo_decoder import HeavierPhotoError, PhotoDecoder, Weight
 from app.engine.settings import EngineSettings
 from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, mutations, valid_photos
 
@@ -91,8 +91,29 @@ def test_ordinary_photos_need_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
     progressive = encode(drawing(1200, 1600), "JPEG", progressive=True)
     picture = encode(drawing(1200, 1600), "WEBP", method=0)
     for data in (camera, screenshot, progressive, picture):
-        assert not decoder.takes_long(data, height=HEIGHT, width=WIDTH)
-        decoder.decode(data, height=HEIGHT, width=WIDTH)
+        decoder.decode(data, height=HEIGHT, width=WIDTH, at_most=Weight.ORDINARY)
+
+
+@pytest.mark.parametrize(
+    ("data", "weight"),
+    [
+        pytest.param(encode(drawing(3000, 4000), "JPEG"), Weight.LIGHT, id="camera"),
+        pytest.param(encode(drawing(1080, 1440), "PNG"), Weight.LIGHT, id="screenshot"),
+        pytest.param(encode(drawing(1600, 2000), "PNG"), Weight.ORDINARY, id="large-screenshot"),
+        pytest.param(encode(drawing(600, 800), "JPEG", progressive=True), Weight.ORDINARY, id="progressive"),
+        pytest.param(many_scans(30), Weight.LARGE, id="scans"),
+    ],
+)
+def test_a_photo_is_left_to_whoever_can_wait_for_it(data: bytes, weight: Weight, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engine.photo_decoder.PhotoProcess.decode_photo", lambda *_, **limits: "in the process")
+    decoder = PhotoDecoder(EngineSettings())
+    for at_most in Weight:
+        if at_most < weight:
+            with pytest.raises(HeavierPhotoError) as left:
+                decoder.decode(data, height=HEIGHT, width=WIDTH, at_most=at_most)
+            assert left.value.weight is weight
+        else:
+            decoder.decode(data, height=HEIGHT, width=WIDTH, at_most=at_most)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +127,6 @@ def test_ordinary_photos_need_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_large_photos_go_to_the_process(decoder: PhotoDecoder, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engine.photo_decoder.decode_photo", None)
-    assert decoder.takes_long(data, height=HEIGHT, width=WIDTH)
     assert np.array_equal(decoder.decode(data, height=HEIGHT, width=WIDTH), directly(data))
 
 
@@ -124,7 +144,6 @@ def test_what_the_header_gives_away_is_refused_without_decoding(monkeypatch: pyt
         (valid_photos()["rgb.png"][:20], UndecodableImageError),
         (b"no photo", UnsupportedImageTypeError),
     ):
-        assert not decoder.takes_long(data, height=HEIGHT, width=WIDTH)
         with pytest.raises(error) as refused:
-            decoder.decode(data, height=HEIGHT, width=WIDTH)
+            decoder.decode(data, height=HEIGHT, width=WIDTH, at_most=Weight.LIGHT)
         assert refused.value.field == "image"

@@ -1,0 +1,51 @@
+"""One batch, in the thread that owns the runtime: read what is unread, run it, find who is to blame.
+
+Owns what each item of a batch came to. Refuses to know queues, admission and who waits for an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from app.engine.errors import ItemError, ItemFailedError
+from app.engine.runtimes.base import Runtime
+from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow
+
+ReadItem = Callable[[int], ItemRow | ItemError | None]
+"""Reads the item at an index of its submission; None when another thread will see to it. Never raises."""
+Outcome = ItemOutputs | ItemError
+
+
+def run_batch(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
+    """What the runtime says of each. One item never fails its neighbours: where the batch fails, each is run alone."""
+    if not rows:
+        return []
+    try:
+        return _run(runtime, rows)
+    except Exception:
+        return [_run_alone(runtime, row) for row in rows]
+
+
+def _run(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
+    inputs = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
+    outputs = runtime.run(inputs)
+    finite = np.ones(len(rows), np.bool_)
+    for values in outputs.values():
+        finite &= np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
+    shared = BatchOutputs(outputs)
+    return [
+        ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed() for position, row in enumerate(rows)
+    ]
+
+
+def _run_alone(runtime: Runtime, row: ItemRow) -> Outcome:
+    try:
+        return _run(runtime, [row])[0]
+    except Exception:
+        return _item_failed()
+
+
+def _item_failed() -> ItemFailedError:
+    return ItemFailedError("The model could not answer this item; the others are not affected.")

@@ -1,0 +1,83 @@
+"""What the service changes in uvicorn's HTTP, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+import pytest
+
+from app.protocol import UNREAD_BODY_BYTES, _JoinedWrites
+from app.settings import Settings
+from tests.api.listening import connected, listening, request
+from tests.conftest import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+JSON = "Content-Type: application/json"
+
+
+class Written:
+    def __init__(self) -> None:
+        self.calls: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.calls.append(data)
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+def test_head_and_body_leave_together_and_a_streams_head_at_once() -> None:
+    written = Written()
+    joined = _JoinedWrites(cast(Any, written))
+    joined.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+    assert written.calls == []
+    joined.write(b"HTTP")
+    joined.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    joined.write(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
+    assert written.calls == [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nHTTP",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+    ]
+
+
+def test_a_head_without_its_body_is_sent_before_closing() -> None:
+    written = Written()
+    joined = _JoinedWrites(cast(Any, written))
+    joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
+    joined.close()
+    assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "closed"]
+
+
+async def test_the_work_of_a_client_that_hangs_up_is_cancelled() -> None:
+    engine = FakeEngine()
+    engine.delay_s = 30.0
+    async with listening(Settings(), engine) as port:
+        async with connected(port) as client:
+            client.send(request("/v1/classify", json.dumps({"items": [{"text": "red"}]}).encode(), JSON))
+            async with asyncio.timeout(5):
+                while not engine.running:
+                    await asyncio.sleep(0.005)
+        async with asyncio.timeout(5):
+            while not engine.cancelled:
+                await asyncio.sleep(0.005)
+        assert engine.running == 0
+
+
+@pytest.mark.parametrize("size", [UNREAD_BODY_BYTES - 1000, 3 * UNREAD_BODY_BYTES])
+async def test_bodies_around_the_bound_arrive_whole(size: int) -> None:
+    engine = FakeEngine()
+    engine.max_text_chars = 10_000_000
+    body = json.dumps({"items": [{"text": "red " + "x" * size}]}).encode()
+    async with listening(Settings(max_text_chars=1_000_000), engine) as port, connected(port) as client:
+        for _ in range(2):
+            assert (await client.ask(request("/v1/classify", body, JSON))).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_head_request_is_answered_without_a_body() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        client.send(request("/health/live", method="HEAD"))
+        assert (await client.receive(lambda received: received.endswith(b"\r\n\r\n"))).startswith(b"HTTP/1.1 ")
