@@ -84,8 +84,8 @@ def findings(evidence: Evidence) -> list[Finding]:
             first, last = count(before), count(after)
             found.append(Finding(f"{what} at rest, before and after", f"{first} / {last}", "no more", last <= first))
         first, last = (sum(worker.pipes for worker in sample.workers) for sample in (before, after))
-        most = first + PIPES_OF_A_WORKER * len(after.workers)
-        found.append(Finding("pipes at rest, before and after", f"{first} / {last}", f"at most {most}", last <= most))
+        allowed = first + PIPES_OF_A_WORKER * len(after.workers)
+        found.append(Finding("pipes at rest, before and after", f"{first} / {last}", f"at most {allowed}", last <= allowed))
     if evidence.rejected_mib:
         most = max(evidence.rejected_mib)
         found.append(
