@@ -213,6 +213,8 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
             self._rest()
 
     def refuse(self, refusal: Refusal) -> None:
+        # Nothing more is waited for; a second refusal would be written after the end of the first, and end this watching.
+        self._head_since_s = self._discarding_since_s = None
         super().refuse(refusal)
         self._watch_reader()
 
@@ -275,8 +277,11 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         unsent = self.transport.get_write_buffer_size()
         if sys.platform != "linux":
             return unsent
+        connection = self.transport.get_extra_info("socket")
+        if connection is None:  # closed a moment ago
+            return unsent
         try:
-            queued = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+            queued = ioctl(connection.fileno(), TIOCOUTQ, bytes(4))
         except OSError:
             return unsent
         return unsent + int.from_bytes(queued, sys.byteorder)

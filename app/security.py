@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api_keys import ApiKeys
-from app.edge import context_of
-from app.errors import ProblemError, problem_response, quota_problem
+from app.edge import context_of, refuse_unread
+from app.errors import ProblemError, quota_problem
 from app.quota import KeyQuota, QuotaTable
 
 _OPEN_PREFIXES = ("/health/", "/docs/")
@@ -55,8 +55,7 @@ class ApiKeyGuard:
         if problem is None:
             await self.app(scope, receive, send)
             return
-        context.code = problem.type.code
-        await problem_response(problem, context.request_id)(scope, receive, send)
+        await refuse_unread(problem, scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
         return path in self.open_paths or path.startswith(_OPEN_PREFIXES)

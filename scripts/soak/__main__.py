@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -74,12 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             server.stop()
         evidence.logged_errors = _errors_in(log)
+        if arguments.log is not None and log.exists():
+            shutil.copyfile(log, arguments.log)
     if exit_code == _NOT_MEASURED:
         return exit_code
     rows = findings(evidence)
     print(table(rows))
     if arguments.json is not None:
-        options = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "models")}
+        options = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "log", "models")}
         arguments.json.write_text(json.dumps(document(evidence, rows, options), indent=1) + "\n", encoding="utf-8")
     return exit_code or (_BROKEN if any(row.holds is False for row in rows) else _HOLDS)
 
@@ -149,7 +152,7 @@ def _errors_in(log: Path) -> Counter[str]:
         try:
             event: Any = json.loads(line)
             if event["level"] in ("error", "critical"):
-                found[str(event["event"])] += 1
+                found[str(event["event"]).splitlines()[0][:60]] += 1
         except (ValueError, TypeError, KeyError):
             found["no event"] += 1
     return found
@@ -172,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=_between(0.2, 600.0), default=5.0, help="seconds between two looks (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="of what is sent, and when (default: 1)")
     parser.add_argument("--json", type=Path, help="write the findings and every sample to this file")
+    parser.add_argument("--log", type=Path, help="keep the service's log (warnings and errors) in this file")
     return parser
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from scripts.benchmark.processes import process_tree, resident_mib
 
-_PIPES_OF_A_CHILD = 2
 _BLOCKS = 10
 _T_95 = 2.306
 """Two-sided 95 % point of Student's t with `_BLOCKS` - 2 degrees of freedom."""
@@ -22,11 +21,13 @@ _T_95 = 2.306
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one worker holds. `open_files`: without the pipes to the process that decodes large photos, which comes and goes."""
+    """What one worker holds. Pipes are counted by themselves: two lead to the process that decodes large photos, which comes
+    and goes, and stay for a while when it has gone."""
 
     pid: int
     resident_mib: float
     open_files: int
+    pipes: int
     threads: int
 
 
@@ -61,20 +62,27 @@ class Slope:
 def look(root: int, temporary: Path, at_s: float) -> Sample:
     """`root`: the service's first process, which serves itself where it has no other."""
     tree = process_tree(root)
-    children = {stat.pid: [other.pid for other in tree if other.parent == stat.pid] for stat in tree}
     # A worker is forked within the service's session; what decodes photos has one of its own.
     workers = [stat.pid for stat in tree if stat.parent == root and stat.session == root] or [root]
     files = sum(1 for path in temporary.rglob("*") if not path.is_dir())
-    return Sample(at_s, tuple(held for pid in workers if (held := _held(pid, len(children.get(pid, ()))))), files)
+    return Sample(at_s, tuple(held for pid in workers if (held := _held(pid))), files)
 
 
-def _held(pid: int, children: int) -> Held | None:
+def _held(pid: int) -> Held | None:
     try:
-        open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        targets = [_target(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
         threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     except OSError:
         return None  # it has just ended
-    return Held(pid, resident_mib(pid), open_files - _PIPES_OF_A_CHILD * children, threads)
+    pipes = sum(target.startswith("pipe:") for target in targets)
+    return Held(pid, resident_mib(pid), len(targets) - pipes, pipes, threads)
+
+
+def _target(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return ""  # closed meanwhile
 
 
 def slope(at_s: Sequence[float], mib: Sequence[float]) -> Slope | None:

@@ -118,6 +118,14 @@ async def test_a_client_that_waits_to_be_asked_for_a_refused_body_is_closed(port
             assert b"100 Continue" not in received
 
 
+async def test_a_client_that_waits_to_be_asked_and_has_no_key_is_closed() -> None:
+    async with listening(Settings(api_keys_sha256=("a" * 64,))) as port, connected(port) as client:
+        client.send(request("/v1/classify", ONE, JSON, "Expect: 100-continue")[: -len(ONE)])
+        received = await client.receive()
+    assert received.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nconnection: close\r\n" in received.lower()
+
+
 async def test_a_body_that_could_never_find_room_is_too_large(port: int) -> None:
     async with connected(port) as client:
         assert b" 413 " in await client.ask(request("/v1/classify", ONE.ljust(BUDGET + 1), JSON))

@@ -310,3 +310,16 @@ async def test_a_body_that_turns_into_rubbish_is_400_and_its_work_is_dropped(por
         received = await client.receive()
     assert received.startswith(b"HTTP/1.1 400 ")
     assert received.count(b"HTTP/1.1 ") == 1
+
+
+async def test_what_was_refused_is_not_refused_again_for_being_slow() -> None:
+    """It lingers for a second, in which the time of its unfinished head may run out, too."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with listening(Settings(slow_client_timeout_s=0.8)) as port, connected(port) as client:
+        client.send(b"GET /health/live HTTP/1.1\r\nHost: itemlens\r\n")
+        await asyncio.sleep(0.1)
+        client.send(b"no colon\r\n\r\n")
+        assert (await client.receive()).startswith(b"HTTP/1.1 400 ")
+        await asyncio.sleep(1.0)
+    assert faults == []

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_process_is_looked_at_with_its_files_and_threads(tmp_path: Path) -> No
 
 def evidence(*, mib_per_hour: float = 0.0, minutes: float = 60.0) -> Evidence:
     def held(at_s: float, files: int = 40) -> Sample:
-        return Sample(at_s, (Held(7, 200 + mib_per_hour * at_s / HOUR_S, files, 9),), 3)
+        return Sample(at_s, (Held(7, 200 + mib_per_hour * at_s / HOUR_S, files, 6, 9),), 3)
 
     at_s = np.linspace(0, 60 * minutes, 200)
     return Evidence(
@@ -109,15 +110,28 @@ def test_what_is_broken_is_named() -> None:
     ]  # fmt: skip
     assert broken(findings(evidence(mib_per_hour=50, minutes=10))) == []  # too short to say
     leaking = evidence()
-    leaking.at_rest[1] = Sample(0, (Held(7, 200, 41, 10),), 4)
+    leaking.at_rest[1] = Sample(0, (Held(7, 200, 41, 9, 10),), 4)
     leaking.rejected_mib = [1.5]
     leaking.logged_errors = Counter({"unhandled_error": 1})
     assert [what.split(" at rest")[0] for what in broken(findings(leaking))] == [
-        "errors in the log", "open files", "threads", "temporary files", "memory gained by 100 rejected requests"
+        "errors in the log", "open files", "threads", "temporary files", "pipes", "memory gained by 100 rejected requests"
     ]  # fmt: skip
     replaced = evidence()
-    replaced.at_rest[1] = Sample(0, (Held(8, 200, 40, 9),), 3)
+    replaced.at_rest[1] = Sample(0, (Held(8, 200, 40, 6, 9),), 3)
     assert "workers that ended" in broken(findings(replaced))
+
+
+def test_memory_that_only_seems_to_grow_is_not_judged() -> None:
+    noisy = evidence(mib_per_hour=4)
+    noisy.samples = [
+        replace(sample, workers=(replace(sample.workers[0], resident_mib=sample.resident_mib + 20 * (index // 13 % 2)),))
+        for index, sample in enumerate(noisy.samples)
+    ]
+    rows = {row.what: row for row in findings(noisy)}
+    line = noisy.slopes()[0]
+    assert line is not None
+    assert line.half_width > 1
+    assert rows["memory of worker 1, second half"].holds is not False
 
 
 def test_answers_are_accounted_for_by_whether_their_sender_meant_well() -> None:
