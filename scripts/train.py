@@ -153,7 +153,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         training={
             "command": command(arguments),
             "seed": config.training.seed,
-            "epochs": config.training.epochs,
+            "epochs": len(history),
             "train_rows": len(train_rows),
             "val_rows": len(val_rows),
             "backend": keras.backend.backend(),
