@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -80,7 +80,7 @@ class PhotoHost:
 
     async def is_left(self) -> None:
         """Until nobody is connected any more."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.open_connections:
                 await asyncio.sleep(0.01)
 
@@ -133,6 +133,16 @@ class Network:
 @pytest.fixture
 def network() -> Network:
     return Network()
+
+
+@asynccontextmanager
+async def listening(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """The port of a server without TLS."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 Connected = list[Any]

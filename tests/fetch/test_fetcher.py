@@ -17,7 +17,7 @@ from app.fetch.fetcher import PhotoFetcher, resolve
 from app.fetch.photo_url import ForbiddenUrlError
 from app.metrics import IMAGE_FETCHES
 from tests.api.certificates import make_certificate
-from tests.fetch.photo_host import HOST, PUBLIC, Connected, Network, PhotoHost, chunked, ok, resolving
+from tests.fetch.photo_host import HOST, PUBLIC, Connected, Network, PhotoHost, chunked, listening, ok, resolving
 from tests.fetch.test_addresses import FORBIDDEN_V4, FORBIDDEN_V6, disguised
 from tests.fetch.test_photo_url import FORBIDDEN
 
@@ -176,7 +176,8 @@ async def test_a_slow_host_is_cut_at_the_time_limit(
     photo_host.answers[TARGET] = answer
     began_s = time.monotonic()
     label, error = await outcome_of(network.fetcher(photo_host, timeout_s=0.15))
-    assert time.monotonic() - began_s < 1.5
+    # By itself it would take twenty seconds or for ever.
+    assert time.monotonic() - began_s < 10
     assert label == "timed_out"
     assert_told_nothing(error)
 
@@ -189,14 +190,12 @@ async def test_a_handshake_that_does_not_come_is_cut_at_the_time_limit(photo_hos
         writer.close()
         gone.set()
 
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    network.leads_to[PUBLIC] = server.sockets[0].getsockname()[1]
-    label, error = await outcome_of(network.fetcher(photo_host, timeout_s=0.1))
-    assert label == "timed_out"
-    assert_told_nothing(error)
-    async with asyncio.timeout(5):
-        await gone.wait()
-    server.close()
+    async with listening(listen) as network.leads_to[PUBLIC]:
+        label, error = await outcome_of(network.fetcher(photo_host, timeout_s=0.5))
+        assert label == "timed_out"
+        assert_told_nothing(error)
+        async with asyncio.timeout(30):
+            await gone.wait()
 
 
 async def test_a_slow_look_up_is_cut_at_the_time_limit(photo_host: PhotoHost, network: Network) -> None:
@@ -249,12 +248,10 @@ async def test_plain_text_where_tls_is_expected_is_refused(photo_host: PhotoHost
         writer.write(ok(PHOTO))
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    network.leads_to[PUBLIC] = server.sockets[0].getsockname()[1]
-    label, error = await outcome_of(network.fetcher(photo_host))
-    assert label == "unreachable"
-    assert_told_nothing(error)
-    server.close()
+    async with listening(answer) as network.leads_to[PUBLIC]:
+        label, error = await outcome_of(network.fetcher(photo_host))
+        assert label == "unreachable"
+        assert_told_nothing(error)
 
 
 async def test_nothing_there_and_no_such_name_sound_alike(photo_host: PhotoHost, network: Network) -> None:
