@@ -10,9 +10,9 @@ send or read slowly, bodies that are too large). All of it is drawn by code from
 worker's memory, open files and threads and at the temporary files, and at the end it sends 100 requests that are all rejected.
 
 Promised: no 5xx, no ended worker, no error in the log; memory grows by at most 1 % an hour and 20 MiB over the second half; at
-rest there are no more files, threads and temporary files than after the warm-up; 100 rejected requests add at most 1 MiB to a
-worker. The slope comes with its 95 % interval: the shorter the run, the wider. A rate that the machine cannot answer breaks the
-first promise with 503. Linux alone.
+rest there are no more files, threads and temporary files than after the warm-up, but for what the first large photo starts; 100
+rejected requests add at most 1 MiB to a worker. The slope comes with its 95 % interval: the shorter the run, the wider. A rate
+that the machine cannot answer breaks the first promise with 503. Linux alone.
 
 exit codes: 0 all of it holds · 1 something does not · 2 nothing was measured · 130 interrupted, with what was seen until then
 """
@@ -146,7 +146,7 @@ def _start(arguments: argparse.Namespace, temporary: Path, log: Path) -> Server:
 
 
 def _errors_in(log: Path) -> Counter[str]:
-    """Log events of a fault by name, and lines that are no event (a traceback, say)."""
+    """Log events of a fault by name, and tracebacks that are no event."""
     found: Counter[str] = Counter()
     for line in log.read_text("utf-8", "replace").splitlines() if log.exists() else []:
         try:
@@ -154,8 +154,9 @@ def _errors_in(log: Path) -> Counter[str]:
             if event["level"] in ("error", "critical"):
                 found[str(event["event"]).splitlines()[0][:60]] += 1
         except (ValueError, TypeError, KeyError):
-            found["no event"] += 1
-    return found
+            # A runtime says what it does in its own way.
+            found["traceback"] += line.startswith("Traceback")
+    return +found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,6 @@ from scripts.soak.sampling import Sample, Slope, slope
 MOST_PERCENT_PER_HOUR = 1.0
 MOST_GROWN_MIB = 20.0
 MOST_GROWN_BY_REJECTED_MIB = 1.0
-PIPES_OF_A_WORKER = 2
-"""To its process for large photos, which may have been started since."""
 LEAST_MINUTES_FOR_A_SLOPE = 30.0
 """A shorter run's slope is noise times a large factor: it is printed and not judged."""
 
@@ -80,12 +78,11 @@ def findings(evidence: Evidence) -> list[Finding]:
         found += _memory(number, line, is_judged=evidence.minutes >= LEAST_MINUTES_FOR_A_SLOPE)
     if len(evidence.at_rest) == 2:
         before, after = evidence.at_rest
-        for what, count in _COUNTS.items():
-            first, last = count(before), count(after)
-            found.append(Finding(f"{what} at rest, before and after", f"{first} / {last}", "no more", last <= first))
-        first, last = (sum(worker.pipes for worker in sample.workers) for sample in (before, after))
-        allowed = first + PIPES_OF_A_WORKER * len(after.workers)
-        found.append(Finding("pipes at rest, before and after", f"{first} / {last}", f"at most {allowed}", last <= allowed))
+        for what, (count, lazy) in _COUNTS.items():
+            first, last, allowed = count(before), count(after), count(before) + lazy * len(after.workers)
+            found.append(
+                Finding(f"{what} at rest, before and after", f"{first} / {last}", f"at most {allowed}", last <= allowed)
+            )
     if evidence.rejected_mib:
         most = max(evidence.rejected_mib)
         found.append(
@@ -99,11 +96,14 @@ def findings(evidence: Evidence) -> list[Finding]:
     return found
 
 
-_COUNTS: Mapping[str, Callable[[Sample], int]] = {
-    "open files": lambda sample: sum(worker.open_files for worker in sample.workers),
-    "threads": lambda sample: sum(worker.threads for worker in sample.workers),
-    "temporary files": lambda sample: sample.temporary_files,
+_COUNTS: Mapping[str, tuple[Callable[[Sample], int], int]] = {
+    "open files": (lambda sample: sum(worker.open_files for worker in sample.workers), 0),
+    "threads": (lambda sample: sum(worker.threads for worker in sample.workers), 1),
+    "temporary files": (lambda sample: sample.temporary_files, 0),
+    "pipes": (lambda sample: sum(worker.pipes for worker in sample.workers), 2),
 }
+"""How each is counted, and how many more a worker may have: its first large photo starts a thread, and a process with two
+pipes."""
 
 
 def _memory(number: int, line: Slope | None, *, is_judged: bool) -> list[Finding]:
