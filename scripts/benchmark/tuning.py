@@ -19,6 +19,7 @@ from scripts.benchmark.server import Server, ServerError
 
 FAULTS = (ServerError, ConnectionLostError, OSError, TimeoutError)
 """What a contender may do to us."""
+WARM_UP_S = 2.0
 
 
 @contextmanager
@@ -64,6 +65,8 @@ def prepare(
         try:
             with started(contender, around, tuning, label=f"tuning{number}") as (server, _):
                 requests = contender.requests(drawn, tuning)
+                # TensorFlow prepares itself during its first calls, and does so many times over when they come together.
+                closed_loop(server.port, requests, concurrency=1, seconds=WARM_UP_S, ramp_s=0.0)
                 load = closed_loop(
                     server.port, requests, concurrency=max(plan.concurrencies), seconds=plan.sweep_seconds, ramp_s=1.0
                 )
