@@ -83,7 +83,7 @@ class Ceiling:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a ceiling process ended; see {self._log}")
+            raise RuntimeError(f"a ceiling process ended; see logs/{self._log.name}")
         reply: dict[str, Any] = json.loads(line)
         return reply
 

@@ -73,4 +73,4 @@ def _run(command: Sequence[str], log: Path) -> None:
     log.write_text(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}\n")
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise InstallError(f"{last} (see {log})")
+        raise InstallError(f"{last} (see envs/{log.name})")

@@ -57,12 +57,12 @@ class Server:
         wire = get(path)
         while time.perf_counter() < self.started_s + timeout_s:
             if self.process.poll() is not None:
-                raise ServerError(f"{self.name} ended with exit code {self.process.returncode}; see {self._log}")
+                raise ServerError(f"{self.name} ended with exit code {self.process.returncode}; see logs/{self._log.name}")
             with contextlib.suppress(OSError, ConnectionLostError):
                 if ask_once(self.port, wire, timeout_s=5.0).status == 200:
                     return time.perf_counter() - self.started_s
             time.sleep(_POLL_S)
-        raise ServerError(f"{self.name} was not ready within {timeout_s:g} s; see {self._log}")
+        raise ServerError(f"{self.name} was not ready within {timeout_s:g} s; see logs/{self._log.name}")
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL for whoever of its processes is left after a grace time."""
