@@ -20,6 +20,8 @@ from app import metrics
 from app.edge import SECURITY_HEADERS
 
 _FRAMING = (b"content-length", b"transfer-encoding")
+_MOST_JOINED_BYTES = 64 * 1024
+"""A larger body is one object for all who read it, however slowly; joined to their heads it would be a copy for each."""
 _HAS_BODY = re.compile(rb"\r\ncontent-length: [1-9]", re.IGNORECASE)
 
 DRAIN_IDLE_S = 1.0
@@ -81,7 +83,11 @@ class _JoinedWrites:
 
     def write(self, data: bytes) -> None:
         if self._head:
-            data, self._head = self._head + data, b""
+            head, self._head = self._head, b""
+            if len(data) > _MOST_JOINED_BYTES:
+                self._transport.write(head)
+            else:
+                data = head + data
         elif data.startswith(b"HTTP/") and _HAS_BODY.search(data) is not None:
             self._head = data
             return

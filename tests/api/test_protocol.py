@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.protocol import UNREAD_BODY_BYTES, _JoinedWrites
+from app.protocol import _MOST_JOINED_BYTES, UNREAD_BODY_BYTES, _JoinedWrites
 from app.settings import Settings
 from tests.api.listening import connected, listening, request
 from tests.conftest import FakeEngine
@@ -50,6 +50,16 @@ def test_a_head_without_its_body_is_sent_before_closing() -> None:
     joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
     joined.close()
     assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "closed"]
+
+
+def test_a_large_body_stays_the_one_object_that_all_its_readers_share() -> None:
+    written = Written()
+    joined = _JoinedWrites(cast(Any, written))
+    body = bytes(_MOST_JOINED_BYTES + 1)
+    joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n")
+    joined.write(body)
+    assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n", body]
+    assert written.calls[1] is body
 
 
 async def test_the_work_of_a_client_that_hangs_up_is_cancelled() -> None:
