@@ -7,7 +7,6 @@ is buffered. ASGI has no word for either. Refuses to know routes, limits and wha
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol, cast
@@ -18,11 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app import metrics
 from app.edge import SECURITY_HEADERS
+from app.joined_writes import JoinedWrites
 
 _FRAMING = (b"content-length", b"transfer-encoding")
-_MOST_JOINED_BYTES = 64 * 1024
-"""A larger body is one object for all who read it, however slowly; joined to their heads it would be a copy for each."""
-_HAS_BODY = re.compile(rb"\r\ncontent-length: [1-9]", re.IGNORECASE)
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -69,35 +66,6 @@ def bare_answer(refusal: Refusal) -> bytes:
 class Gate(Protocol):
     def refusal(self, scope: Mapping[str, Any], *, closes: bool) -> bytes | None:
         """The whole answer to the request whose head `scope` holds, or None. `closes`: the connection ends with it."""
-
-
-class _JoinedWrites:
-    """A transport that sends an answer's head together with the body that is about to follow: the loop would make a system
-    call of each, and on the other side a packet. A stream's head, which has no length, is not held back."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            if len(data) > _MOST_JOINED_BYTES:
-                self._transport.write(head)
-            else:
-                data = head + data
-        elif data.startswith(b"HTTP/") and _HAS_BODY.search(data) is not None:
-            self._head = data
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-        self._transport.close()
 
 
 class ItemlensHttpProtocol(HttpToolsProtocol):
@@ -273,7 +241,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
                 cycle.keep_alive = keeps
                 return
         if cycle.scope["method"] != "HEAD":  # whose head nothing follows
-            cycle.transport = cast("asyncio.Transport", _JoinedWrites(self.transport))
+            cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport))
         super()._start_asgi_task(cycle, app)
 
     def _answer_unread(self, answer: bytes) -> None:

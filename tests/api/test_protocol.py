@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from app.protocol import _MOST_JOINED_BYTES, UNREAD_BODY_BYTES, _JoinedWrites
+from app.joined_writes import MOST_JOINED_BYTES, JoinedWrites
+from app.protocol import UNREAD_BODY_BYTES
 from app.settings import Settings
 from tests.api.listening import connected, listening, request
 from tests.conftest import FakeEngine
@@ -31,7 +32,7 @@ class Written:
 
 def test_head_and_body_leave_together_and_a_streams_head_at_once() -> None:
     written = Written()
-    joined = _JoinedWrites(cast(Any, written))
+    joined = JoinedWrites(cast(Any, written))
     joined.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
     assert written.calls == []
     joined.write(b"HTTP")
@@ -46,7 +47,7 @@ def test_head_and_body_leave_together_and_a_streams_head_at_once() -> None:
 
 def test_a_head_without_its_body_is_sent_before_closing() -> None:
     written = Written()
-    joined = _JoinedWrites(cast(Any, written))
+    joined = JoinedWrites(cast(Any, written))
     joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
     joined.close()
     assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "closed"]
@@ -54,8 +55,8 @@ def test_a_head_without_its_body_is_sent_before_closing() -> None:
 
 def test_a_large_body_stays_the_one_object_that_all_its_readers_share() -> None:
     written = Written()
-    joined = _JoinedWrites(cast(Any, written))
-    body = bytes(_MOST_JOINED_BYTES + 1)
+    joined = JoinedWrites(cast(Any, written))
+    body = bytes(MOST_JOINED_BYTES + 1)
     joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n")
     joined.write(body)
     assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n", body]

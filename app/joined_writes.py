@@ -1,0 +1,42 @@
+"""An answer's head and its body in one write.
+
+Owns when the two are joined. Refuses to know what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+MOST_JOINED_BYTES = 64 * 1024
+"""A larger body is one object for all who read it, however slowly; joined to their heads it would be a copy for each."""
+_HAS_BODY = re.compile(rb"\r\ncontent-length: [1-9]", re.IGNORECASE)
+
+
+class JoinedWrites:
+    """A transport that sends an answer's head together with the body that is about to follow: the loop would make a system
+    call of each, and on the other side a packet. A stream's head, which has no length, is not held back."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            if len(data) > MOST_JOINED_BYTES:
+                self._transport.write(head)
+            else:
+                data = head + data
+        elif data.startswith(b"HTTP/") and _HAS_BODY.search(data) is not None:
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
