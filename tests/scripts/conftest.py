@@ -33,8 +33,8 @@ split_column = "split"
 [network]
 image_height = 16
 image_width = 16
-widths = [16]
-depths = [1]
+widths = [8, 16]
+depths = [1, 1]
 max_tokens = 3
 vocabulary_size = 300
 token_width = 16
@@ -59,7 +59,7 @@ progressive_resizing = false
 PHOTO, TITLE = 'image_column = "photo"', 'text_column = "title"'
 ALL_LABELS = 'label_columns = ["tone", "colour", "material"]\nhierarchy = ["tone", "colour"]'
 
-EPOCHS = 14
+EPOCHS = 18
 
 
 @dataclass(frozen=True)
