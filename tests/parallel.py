@@ -1,4 +1,4 @@
-"""How the suite is shared out over processes (`pytest --numprocesses 2`, as `scripts/test` runs it).
+"""How the suite is shared out over processes (`pytest --numprocesses 3`, as `scripts/test` runs it).
 
 Owns the parts that one process takes whole: a file, or several files that share what takes long to make (a trained run, the
 services). Without pytest-xdist this does nothing.
@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-SHARING = {"tests/scripts/test_": "trained", "tests/scripts/evaluation/": "trained", "tests/e2e/": "services"}
-"""What a file's path begins with, and the part that it then belongs to."""
+SHARING = {
+    "tests/scripts/test_fitting": "fitted",
+    "tests/scripts/test_held_out": "fitted",
+    "tests/scripts/test_finishing": "fitted",
+    "tests/scripts/test_": "trained",
+    "tests/scripts/evaluation/": "trained",
+    "tests/e2e/": "services",
+}
+"""What a file's path begins with, and the part that it then belongs to; the first that fits. Those that train little networks of
+their own are apart from those that look at the one whole run, for neither should be what the others wait for."""
 
 
 def part_of(test_id: str) -> str:
