@@ -18,8 +18,8 @@ SHARING = {
     "tests/scripts/evaluation/": "trained",
     "tests/e2e/": "services",
 }
-"""What a file's path begins with, and the part that it then belongs to; the first that fits. Those that train little networks of
-their own are apart from those that look at the one whole run, for neither should be what the others wait for."""
+"""What a file's path begins with, and the part that it then belongs to; the first that fits. Those that train little networks
+of their own are apart from those that look at the one whole run: neither should be what the others wait for."""
 
 
 def part_of(test_id: str) -> str:
