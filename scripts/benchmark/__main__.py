@@ -29,9 +29,10 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.argument_types import number_between
 from scripts.benchmark.contenders import CONTENDERS, PLAIN, ROOT, SERVICE
 from scripts.benchmark.measuring import Run
 from scripts.benchmark.outcome import SECTIONS, Outcome, Plan
@@ -143,23 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"default: all of {', '.join(SECTIONS)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run that OUT holds, where it was cut off")
     parser.add_argument("--publish", action="store_true", help="measure nothing; copy what OUT holds to docs")
-    parser.add_argument("--seconds", type=_between(0.2, 600.0), help="of one measurement (default: 4)")
+    parser.add_argument("--seconds", type=number_between(0.2, 600.0), help="of one measurement (default: 4)")
     parser.add_argument(
-        "--rounds", type=lambda text: int(_between(1, 1000)(text)), help="how often all take their turn (default: 5)"
+        "--rounds", type=lambda text: int(number_between(1, 1000)(text)), help="how often all take their turn (default: 5)"
     )
     parser.add_argument("--bundle", type=Path, help="model to serve (default: the newest in models/fashion)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="where to write (default: runs/benchmark)")
     return parser
-
-
-def _between(least: float, most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

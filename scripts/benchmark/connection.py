@@ -23,6 +23,8 @@ class ConnectionLostError(Exception):
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
+    head: bytes
+    """Status line and headers, without the blank line after them."""
     body: bytes
 
 
@@ -61,6 +63,11 @@ class Connection:
         self._outgoing = None
         return True
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether no part of a request is left to send. An answer may come before."""
+        return not self._outgoing
+
     def receive(self) -> Answer | None:
         """Read what is there; the answer once it is whole. Raises ConnectionLostError."""
         try:
@@ -94,12 +101,12 @@ def parse_answer(received: bytes | bytearray) -> Answer | None:
     length = _LENGTH.search(head)
     if length is not None:
         end = start + int(length[1])
-        return Answer(status, bytes(received[start:end])) if len(received) >= end else None
+        return Answer(status, head, bytes(received[start:end])) if len(received) >= end else None
     if _CHUNKED.search(head) is not None:
         body = _unchunked(bytes(received[start:]))
-        return None if body is None else Answer(status, body)
+        return None if body is None else Answer(status, head, body)
     if status in (204, 304):
-        return Answer(status, b"")
+        return Answer(status, head, b"")
     raise ConnectionLostError
 
 

@@ -33,6 +33,7 @@ try:
 except ImportError as missing:  # serving needs neither
     raise SystemExit(f"label: {missing.name} is not installed; run: pip install httpx tqdm") from None
 
+from scripts.argument_types import whole_number_between
 from scripts.data.errors import CatalogueError
 from scripts.label.catalogue import CatalogueFile
 from scripts.label.journal import Journal, JournalError
@@ -167,16 +168,6 @@ def _beside(catalogue: Path) -> Path:
     return catalogue.with_name(f"{catalogue.name.removesuffix(suffixes)}.labelled{suffixes}")
 
 
-def _whole(least: int, most: int) -> Any:
-    def number(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be from {least} to {most}")
-        return value
-
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.label", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,11 +187,15 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--model", help="default: the service's default model")
     ask.add_argument("--attributes", nargs="+", default=[], metavar="NAME", help="default: all of the model's")
     ask.add_argument("--precision", type=float, default=0.98, help="of accepted answers, 0.5 to 0.999 (default: 0.98)")
-    ask.add_argument("--top-k", type=_whole(1, 100), default=1, help="candidates per attribute, kept in JSONL (default: 1)")
+    ask.add_argument(
+        "--top-k", type=whole_number_between(1, 100), default=1, help="candidates per attribute, kept in JSONL (default: 1)"
+    )
     ask.add_argument("--prefix", default="itemlens_", help="of the added columns (default: itemlens_)")
     pace = parser.add_argument_group("pace")
-    pace.add_argument("--batch-items", type=_whole(1, 4096), default=16, help="rows a request (default: 16)")
-    pace.add_argument("--requests-in-flight", type=_whole(1, 256), default=4, help="requests at a time (default: 4)")
+    pace.add_argument("--batch-items", type=whole_number_between(1, 4096), default=16, help="rows a request (default: 16)")
+    pace.add_argument(
+        "--requests-in-flight", type=whole_number_between(1, 256), default=4, help="requests at a time (default: 4)"
+    )
     pace.add_argument(
         "--patience-s", type=float, default=60.0, help="seconds to wait for a service that refuses or is away (default: 60)"
     )

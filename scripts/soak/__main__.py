@@ -34,6 +34,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from scripts.argument_types import number_between
 from scripts.benchmark.server import Server, ServerError, free_port
 from scripts.soak.clients import Account, Clients
 from scripts.soak.sampling import Sample, look
@@ -163,31 +164,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=_between(0.1, 100_000.0), default=10.0, help="of load (default: 10)")
-    parser.add_argument("--rate", type=_between(0.1, 10_000.0), default=40.0, help="requests a second (default: 40)")
-    parser.add_argument("--hostile", type=_between(0.0, 1.0), default=0.2, help="share of hostile requests (default: 0.2)")
+    parser.add_argument("--minutes", type=number_between(0.1, 100_000.0), default=10.0, help="of load (default: 10)")
+    parser.add_argument("--rate", type=number_between(0.1, 10_000.0), default=40.0, help="requests a second (default: 40)")
+    parser.add_argument(
+        "--hostile", type=number_between(0.0, 1.0), default=0.2, help="share of hostile requests (default: 0.2)"
+    )
     parser.add_argument(
         "--workers",
-        type=lambda text: int(_between(0, 256)(text)),
+        type=lambda text: int(number_between(0, 256)(text)),
         default=0,
         help="0: as many as the service chooses (default)",
     )
     parser.add_argument("--models", type=Path, default=_ROOT / "models", help="folder of models (default: the shipped ones)")
-    parser.add_argument("--sample", type=_between(0.2, 600.0), default=5.0, help="seconds between two looks (default: 5)")
+    parser.add_argument("--sample", type=number_between(0.2, 600.0), default=5.0, help="seconds between two looks (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="of what is sent, and when (default: 1)")
     parser.add_argument("--json", type=Path, help="write the findings and every sample to this file")
     parser.add_argument("--log", type=Path, help="keep the service's log (warnings and errors) in this file")
     return parser
-
-
-def _between(least: float, most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be from {least:g} to {most:g}")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scripts.benchmark.connection import Connection, ConnectionLostError, parse_answer
+from scripts.benchmark.connection import Answer, Connection, ConnectionLostError
 from scripts.benchmark.load import closed_loop, percentile
 from scripts.benchmark.samples import Request, draw_samples, service_multipart
 from tests.e2e.service import ROOT
@@ -65,41 +65,13 @@ def measure(core: int, **plan: Any) -> dict[str, Any]:
     return result
 
 
-class _OpenConnection(Connection):
-    """Keeps the head of its answer. An answer may come before all of the request was sent."""
-
-    __slots__ = ("head",)
-
-    def take(self) -> int | None:
-        """The status, once the answer is whole. Raises ConnectionLostError."""
-        try:
-            data = self.socket.recv(256 * 1024)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise ConnectionLostError from error
-        if not data:
-            raise ConnectionLostError
-        self._incoming += data
-        answer = parse_answer(self._incoming)
-        if answer is None:
-            return None
-        self.head = bytes(self._incoming.partition(b"\r\n\r\n")[0])
-        self._incoming.clear()
-        return answer.status
-
-    @property
-    def is_sent(self) -> bool:
-        return not self._outgoing
-
-
 class _Generator:
     def __init__(self, port: int, requests: list[Request]) -> None:
         self._port, self._requests = port, requests
         self._poll = select.epoll()
-        self._connections: dict[int, _OpenConnection] = {}
-        self._free: list[_OpenConnection] = []
-        self._busy: set[_OpenConnection] = set()
+        self._connections: dict[int, Connection] = {}
+        self._free: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._accepted_ms: list[float] = []
         self._refused_ms: list[float] = []
         self._late_ms: list[float] = []
@@ -138,18 +110,18 @@ class _Generator:
             left.close()
         return self._step
 
-    def _take_connection(self) -> _OpenConnection | None:
+    def _take_connection(self) -> Connection | None:
         if self._free:
             return self._free.pop()
         if len(self._connections) >= _MOST_CONNECTIONS:
             return None
-        connection = _OpenConnection(self._port)
+        connection = Connection(self._port)
         self._connections[connection.socket.fileno()] = connection
         self._poll.register(connection.socket, select.EPOLLIN)
         self._step.connections = max(self._step.connections, len(self._connections))
         return connection
 
-    def _begin(self, connection: _OpenConnection, request: Request, due_s: float) -> None:
+    def _begin(self, connection: Connection, request: Request, due_s: float) -> None:
         connection.sent_at_s = due_s
         self._busy.add(connection)
         try:
@@ -158,35 +130,35 @@ class _Generator:
         except ConnectionLostError:
             self._lose(connection)
 
-    def _attend(self, connection: _OpenConnection, events: int) -> None:
+    def _attend(self, connection: Connection, events: int) -> None:
         try:
             if events & select.EPOLLOUT and connection.flush():
                 self._poll.modify(connection.socket, select.EPOLLIN)
                 if connection not in self._busy:
                     self._free.append(connection)  # it was answered before
-            if events & ~select.EPOLLOUT and (status := connection.take()) is not None:
-                self._count(connection, status)
+            if events & ~select.EPOLLOUT and (answer := connection.receive()) is not None:
+                self._count(connection, answer)
         except ConnectionLostError:
             self._lose(connection)
 
-    def _count(self, connection: _OpenConnection, status: int) -> None:
+    def _count(self, connection: Connection, answer: Answer) -> None:
         elapsed_ms = (time.perf_counter() - connection.sent_at_s) * 1000
         self._busy.discard(connection)
-        if status == 200:
+        if answer.status == 200:
             self._step.in_time += time.perf_counter() <= self._ends_s
             self._accepted_ms.append(elapsed_ms)
-        elif status in (429, 503):
-            self._refused[str(status)] += 1
+        elif answer.status in (429, 503):
+            self._refused[str(answer.status)] += 1
             self._refused_ms.append(elapsed_ms)
-            self._step.without_retry_after += _RETRY_AFTER.search(connection.head) is None
+            self._step.without_retry_after += _RETRY_AFTER.search(answer.head) is None
         else:
-            self._failed[str(status)] += 1
-        if _CLOSES.search(connection.head):
+            self._failed[str(answer.status)] += 1
+        if _CLOSES.search(answer.head):
             self._forget(connection)
         elif connection.is_sent:
             self._free.append(connection)
 
-    def _lose(self, connection: _OpenConnection) -> None:
+    def _lose(self, connection: Connection) -> None:
         if connection in self._busy:
             self._busy.discard(connection)
             self._failed["connection lost"] += 1
@@ -194,7 +166,7 @@ class _Generator:
             self._free.remove(connection)
         self._forget(connection)
 
-    def _forget(self, connection: _OpenConnection) -> None:
+    def _forget(self, connection: Connection) -> None:
         self._poll.unregister(connection.socket)
         del self._connections[connection.socket.fileno()]
         connection.close()

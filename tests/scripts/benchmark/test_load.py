@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import math
+import select
+import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scripts.benchmark.connection import ConnectionLostError, parse_answer
+from scripts.benchmark.connection import Answer, Connection, ConnectionLostError, parse_answer
 from scripts.benchmark.load import Load, ask_once, closed_loop, open_loop, percentile
 from scripts.benchmark.samples import Request, get
 
@@ -125,6 +128,22 @@ def test_one_answer_can_be_asked_for(port: int) -> None:
         ask_once(port, get("/gone"))
 
 
+def test_an_answer_may_come_before_the_request_is_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, closing(Connection(listening.getsockname()[1])) as connection:
+        accepted, _ = listening.accept()
+        with accepted:
+            assert not connection.send(b"x" * 64 * 1024 * 1024)
+            accepted.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            select.select([connection.socket], [], [], 10.0)
+            answer = connection.receive()
+            assert answer is not None
+            assert (answer.status, connection.is_sent) == (503, False)
+            accepted.settimeout(10.0)
+            while not connection.flush():
+                accepted.recv(1024 * 1024)
+            assert connection.is_sent
+
+
 def test_a_server_that_is_not_there_is_an_error() -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
         free = server.server_address[1]
@@ -133,11 +152,11 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 
 
 def test_an_answer_is_whole_only_at_its_end() -> None:
-    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    whole = b"HTTP/1.1 200 OK\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nok"
     assert all(parse_answer(whole[:end]) is None for end in range(len(whole)))
     answer = parse_answer(whole)
     assert answer is not None
-    assert answer.body == b"ok"
+    assert answer == Answer(200, b"HTTP/1.1 200 OK\r\nRetry-After: 1\r\nContent-Length: 2", b"ok")
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     assert all(parse_answer(chunked[:end]) is None for end in range(len(chunked)))
     for nonsense in (b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", chunked.replace(b"2\r\nok", b"zz\r\nok")):
