@@ -129,6 +129,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument("--split-column", help="column with train, val or test (default: a split by title)")
     flags.add_argument("--photos", nargs="+", type=Path, default=[], metavar="PATH", help="photo folders or zips")
     parser.add_argument("--epochs", type=int, help="instead of the config's")
+    parser.add_argument("--taught-epochs", type=int, help="instead of the config's; 0 trains without a second round")
+    parser.add_argument("--finishing-passes", type=int, help="instead of the config's")
     parser.add_argument("--seed", type=int, help="instead of the config's")
 
 
@@ -162,7 +164,8 @@ def config_from_arguments(arguments: argparse.Namespace) -> RunConfig:
             config = load_preset(arguments.preset, arguments.data)
         if arguments.name:
             config = replace(config, name=arguments.name)
-    overrides = {key: value for key in ("epochs", "seed") if (value := getattr(arguments, key)) is not None}
+    changeable = ("epochs", "taught_epochs", "finishing_passes", "seed")
+    overrides = {key: value for key in changeable if (value := getattr(arguments, key)) is not None}
     values = {"name": config.name, "training": overrides}
     config = read_dataclass(RunConfig, values, source="the command line", base=config)
     _check(config, "the command line")
