@@ -35,6 +35,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from app.engine.images import ALLOWED_FORMATS
+from scripts.argument_types import whole_number_between
 from scripts.config import ConfigError, PhotoSource, RunConfig, TrainingConfig, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
 from scripts.data.row_photos import encoded_extra_photos
@@ -231,22 +232,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="COLUMN=LABEL,...",
         help=f"the kinds to take, as `scripts.train` holds them out (default, for the fashion set: {DEFAULT_HOLD_OUT})",
     )
-    parser.add_argument("--train-photos", type=int, default=600, metavar="COUNT", help="products to train on (default: 600)")
-    parser.add_argument("--val-photos", type=int, default=150, metavar="COUNT", help="products to validate on (default: 150)")
+    count = whole_number_between(1, 1_000_000)
+    parser.add_argument("--train-photos", type=count, default=600, metavar="COUNT", help="products to train on (default: 600)")
+    parser.add_argument("--val-photos", type=count, default=150, metavar="COUNT", help="products to validate on (default: 150)")
     parser.add_argument(
         "--photo-height",
-        type=int,
+        type=whole_number_between(32, 1024),
         default=PHOTO_HEIGHT,
         metavar="PIXELS",
         help=f"of the written photos (default: {PHOTO_HEIGHT})",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder with the cache of photos (default: runs)")
     parser.add_argument("--limit", type=int, help="read only so many rows, evenly spaced, for a quick try")
-    arguments = parser.parse_args(argv)
-    for name, least, most in (("train_photos", 1, 1_000_000), ("val_photos", 1, 1_000_000), ("photo_height", 32, 1024)):
-        if not least <= getattr(arguments, name) <= most:
-            parser.error(f"--{name.replace('_', '-')} must be between {least:,} and {most:,}")
-    return arguments
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

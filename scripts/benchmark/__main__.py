@@ -32,7 +32,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.argument_types import number_between
+from scripts.argument_types import number_between, whole_number_between
 from scripts.benchmark.contenders import CONTENDERS, PLAIN, ROOT, SERVICE
 from scripts.benchmark.measuring import Run
 from scripts.benchmark.outcome import SECTIONS, Outcome, Plan
@@ -145,9 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with the run that OUT holds, where it was cut off")
     parser.add_argument("--publish", action="store_true", help="measure nothing; copy what OUT holds to docs")
     parser.add_argument("--seconds", type=number_between(0.2, 600.0), help="of one measurement (default: 4)")
-    parser.add_argument(
-        "--rounds", type=lambda text: int(number_between(1, 1000)(text)), help="how often all take their turn (default: 5)"
-    )
+    parser.add_argument("--rounds", type=whole_number_between(1, 1000), help="how often all take their turn (default: 5)")
     parser.add_argument("--bundle", type=Path, help="model to serve (default: the newest in models/fashion)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="where to write (default: runs/benchmark)")
     return parser
