@@ -80,6 +80,11 @@ class Answerer:
         parents = self.attribute_labels[self.hierarchy[above]]
         return np.array([parents.index(self.layout.parent_label[name][label]) for label in self.attribute_labels[name]])
 
+    @property
+    def kind_attribute(self) -> str:
+        """What an item is: the finest level of the hierarchy, or else the first attribute."""
+        return self.hierarchy[-1] if self.hierarchy else self.attributes[0]
+
     def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
         """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
         return self._table.score(outputs)
