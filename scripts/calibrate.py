@@ -102,18 +102,12 @@ def calibrate_outputs(
         agreement = _calibrate_agreement(Answerer(labels_json, calibration), both, title_group[usable["both"]], known, seed)
         calibration["agreement"] = agreement
         answerer = Answerer(labels_json, calibration)
-        agreement["contradicts_below"] = contradiction_limit(
-            answerer.agreement_scores(both), _right(answerer, both, "fused", true), _right(answerer, both, "image", true)
+        kind = answerer.kind_attribute
+        fused_right, image_right = (
+            answerer.layout.best_labels(both[f"{side}_logits"], kind) == true[kind] for side in ("fused", "image")
         )
+        agreement["contradicts_below"] = contradiction_limit(answerer.agreement_scores(both), fused_right, image_right)
     return calibration
-
-
-def _right(
-    answerer: Answerer, outputs: Mapping[str, NDArray[Any]], side: str, truth: Mapping[str, NDArray[np.int64]]
-) -> NDArray[np.bool_]:
-    """bool[N]: whether a side names what the item is: the finest level of the hierarchy, or else the first attribute."""
-    kind = answerer.hierarchy[-1] if answerer.hierarchy else answerer.attributes[0]
-    return np.asarray(answerer.layout.best_labels(outputs[f"{side}_logits"], kind) == truth[kind])
 
 
 def contradiction_limit(scores: NDArray[Any], fused_right: NDArray[np.bool_], image_right: NDArray[np.bool_]) -> float:

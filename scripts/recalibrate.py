@@ -30,11 +30,11 @@ from scripts.batches import group_titles
 from scripts.calibrate import calibrate_outputs
 from scripts.config import ConfigError, RunConfig, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
-from scripts.evaluate import evaluate_bundle, fitted_to, print_quality, runtime_parity
+from scripts.evaluate import fitted_to, print_quality
 from scripts.evaluation.figures import truth_indices
-from scripts.export import ExportError, new_bundle, next_version, seal, write_json
+from scripts.export import ExportError, new_bundle, next_version, write_json
 from scripts.labels import UNKNOWN
-from scripts.model_card import model_card
+from scripts.sealed_figures import seal_with_figures
 from scripts.served_model import ServedModel
 
 
@@ -65,14 +65,7 @@ def recalibrate(arguments: argparse.Namespace, config: RunConfig) -> int:
     with new_bundle(destination, replace_existing=arguments.version is not None) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         write_json(folder / "calibration.json", calibration)
-        seal(folder, manifest)
-        served = ServedModel(folder)
-        quality = evaluate_bundle(served, catalogue, split=arguments.report_split)
-        litert = ServedModel(folder, runtime="litert")
-        quality["litert"] = runtime_parity(served, litert, catalogue, split=arguments.report_split)
-        write_json(folder / "metrics.json", quality)
-        (folder / "MODEL_CARD.md").write_text(model_card(config, manifest, quality, catalogue.report.to_json()))
-        seal(folder, manifest)
+        _, quality = seal_with_figures(folder, manifest, config=config, catalogue=catalogue, split=arguments.report_split)
     print_quality(quality)
     print(f"{destination.relative_to(Path.cwd()) if destination.is_relative_to(Path.cwd()) else destination} written")
     return 0

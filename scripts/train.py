@@ -29,14 +29,13 @@ from scripts.config import ConfigError, RunConfig, add_config_flags, config_from
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
 from scripts.data.report import write_bad_rows
 from scripts.drawn_products import draw_digits, draw_products
-from scripts.evaluate import evaluate_bundle, print_quality, runtime_parity
+from scripts.evaluate import print_quality
 from scripts.export import (
     ExportError,
     check_exportable,
     manifest_of,
     new_bundle,
     next_version,
-    seal,
     space_id,
     write_descriptions,
     write_golden,
@@ -47,9 +46,9 @@ from scripts.fitting import fit
 from scripts.held_out import column_and_labels, held_out_labels, held_out_rows
 from scripts.labels import LabelSpace, applicability, build_label_space
 from scripts.losses import Recogniser
-from scripts.model_card import model_card
 from scripts.network import build_network
 from scripts.pictures import draw_run
+from scripts.sealed_figures import seal_with_figures
 from scripts.served_model import ServedModel
 from scripts.starting_point import read_starting_point
 
@@ -168,15 +167,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
         write_network(folder, network, config=config.network, published_width=space.published_width)
         write_descriptions(folder, labels=space.to_json(applies), calibration=calibration, tokenizer=tokenizer)
         write_golden(folder, drawn, config=config.network, tokenizer=tokenizer)
-        seal(folder, manifest)
-        served = ServedModel(folder)
-        quality = evaluate_bundle(served, catalogue, split=arguments.report_split)
-        quality["litert"] = runtime_parity(
-            served, ServedModel(folder, runtime="litert"), catalogue, split=arguments.report_split
-        )
-        write_json(folder / "metrics.json", quality)
-        (folder / "MODEL_CARD.md").write_text(model_card(config, manifest, quality, catalogue.report.to_json()))
-        seal(folder, manifest)
+        served, quality = seal_with_figures(folder, manifest, config=config, catalogue=catalogue, split=arguments.report_split)
     write_json(run_dir / "metrics.json", quality)
     print_quality(quality)
     draw_run(run_dir, served, catalogue, history, split=arguments.report_split)

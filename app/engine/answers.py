@@ -80,6 +80,11 @@ class Answerer:
         parents = self.attribute_labels[self.hierarchy[above]]
         return np.array([parents.index(self.layout.parent_label[name][label]) for label in self.attribute_labels[name]])
 
+    @property
+    def kind_attribute(self) -> str:
+        """What an item is: the finest level of the hierarchy, or else the first attribute."""
+        return self.hierarchy[-1] if self.hierarchy else self.attributes[0]
+
     def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
         """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
         return self._table.score(outputs)
@@ -120,12 +125,12 @@ class Answerer:
         every decision `abstain`.
         """
         agreement = self._agree(scores, position) if image_present and text_present else None
-        image_familiar = image_present and self._is_familiar(outputs["image_in_domain"][position], "image")
-        text_familiar = text_present and self._is_familiar(outputs["text_in_domain"][position], "text")
+        image_familiar = image_present and bool(self._is_familiar(outputs["image_in_domain"][position], "image"))
+        text_familiar = text_present and bool(self._is_familiar(outputs["text_in_domain"][position], "text"))
         contradicts = agreement is not None and agreement.score < self._contradicts_below
         inputs: tuple[Modality, ...]
         pattern: Pattern
-        if image_present and text_present and (not image_familiar or (text_familiar and not contradicts)):
+        if image_present and text_present and not _leaves_title_out(image_familiar, text_familiar, contradicts):
             pattern, inputs = "both", ("image", "text")
         elif image_present:
             pattern, inputs = "image", ("image",)
@@ -136,16 +141,15 @@ class Answerer:
         return Classification(inputs, answers, agreement)
 
     def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """bool[...]: of items with photo and title, whose answer is the photo's alone. `answer`'s rule, for arrays."""
+        """bool[...]: of items with photo and title, whose answer is the photo's alone."""
         image_familiar, text_familiar = (
-            self._min_logit[modality] is None or outputs[f"{modality}_in_domain"] >= self._min_logit[modality]
-            for modality in ("image", "text")
+            self._is_familiar(outputs[f"{modality}_in_domain"], modality) for modality in ("image", "text")
         )
         contradicts: NDArray[np.bool_] | bool = False
         if self._agreement is not None and self._contradicts_below > 0:
             contradicts = self.agreement_scores(outputs) < self._contradicts_below
         shape = np.shape(outputs["image_in_domain"])
-        return np.broadcast_to(image_familiar & (np.logical_not(text_familiar) | contradicts), shape)
+        return np.broadcast_to(_leaves_title_out(image_familiar, text_familiar, contradicts), shape)
 
     def agreement_scores(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
         """float64[...]: `Agreement.score` of items with photo and title. Raises ValueError for a bundle without it."""
@@ -161,11 +165,12 @@ class Answerer:
 
     def is_familiar(self, outputs: Mapping[str, NDArray[Any]], modality: Modality) -> bool:
         """Whether the photo or the title looks like the training data. True where there was too little data to tell."""
-        return self._is_familiar(outputs[f"{modality}_in_domain"], modality)
+        return bool(self._is_familiar(outputs[f"{modality}_in_domain"], modality))
 
-    def _is_familiar(self, in_domain: Any, modality: Modality) -> bool:
+    def _is_familiar(self, in_domain: Any, modality: Modality) -> Any:
+        """For a number or an array of them."""
         limit = self._min_logit[modality]
-        return limit is None or bool(in_domain >= limit)
+        return limit is None or in_domain >= limit
 
     def temperature(self, pattern: Pattern, attribute: str) -> float:
         return self._temperature[pattern][attribute]
@@ -248,6 +253,11 @@ class Answerer:
             ]
             conflicts.append(Conflict(self.attributes[row], *candidates))
         return Agreement(float(_sigmoid(score)), tuple(conflicts))
+
+
+def _leaves_title_out(image_familiar: Any, text_familiar: Any, contradicts: Any) -> Any:
+    """`answer`'s rule, for a bool each or for arrays: hence no `and` and `not`."""
+    return image_familiar & ((text_familiar ^ True) | contradicts)
 
 
 def _sigmoid(value: Any) -> Any:

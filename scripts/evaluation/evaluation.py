@@ -144,8 +144,7 @@ class Evaluation:
 
     @property
     def kind_attribute(self) -> str:
-        """The finest level of the hierarchy, or the first attribute: what an item is."""
-        return self.answerer.hierarchy[-1] if self.answerer.hierarchy else self.attributes[0]
+        return self.answerer.kind_attribute
 
     @property
     def family_attribute(self) -> str:

@@ -370,6 +370,11 @@ def test_arrays_leave_out_the_titles_that_single_answers_do(
         assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
 
 
+def test_the_finest_level_says_what_an_item_is_wherever_it_stands() -> None:
+    labels = LABELS | {"attributes": ["gender", "masterCategory", "subCategory", "articleType", "sleeveLength"]}
+    assert Answerer(labels, CALIBRATION).kind_attribute == "articleType"
+
+
 # ---- without a hierarchy
 
 
@@ -386,3 +391,4 @@ def test_a_model_with_one_flat_attribute_answers() -> None:
         image_present=True, text_present=False, attributes=["digit"], top_k=2, precision=0.9,
     )  # fmt: skip
     assert [candidate.label for candidate in found.attributes["digit"].candidates] == ["1", "2"]
+    assert answerer.kind_attribute == "digit"
