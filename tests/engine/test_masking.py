@@ -206,7 +206,7 @@ def test_two_thousand_characters_take_milliseconds(part: str) -> None:
         started = time.thread_time()
         mask_personal_data(text)
         took_s.append(time.thread_time() - started)
-    # Four times what the worst takes at rest: the suite's processes share cores and caches. A pattern that goes back and forth
+    # Three times what the worst takes at rest: the suite's processes share cores and caches. A pattern that goes back and forth
     # takes hundreds.
     assert min(took_s) < 0.012
 
