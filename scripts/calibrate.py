@@ -31,8 +31,10 @@ MIN_ROWS_AGREEMENT = 100
 MIN_COVERAGE_AGREEMENT = 0.5
 CONFLICTING_SHARE = 0.01
 # What leaving a contradicting title out may cost where photo and title do belong together.
-CONTRADICTION_COST = 0.001
+CONTRADICTION_COST = 0.0005
 CONTRADICTING_SHARE = 0.01
+PHOTO_SURE_FROM = 0.5
+"""A photo that is likelier wrong than right about the item's family is no witness against a title."""
 
 
 def calibrate(
@@ -106,7 +108,10 @@ def calibrate_outputs(
         fused_right, image_right = (
             answerer.layout.best_labels(both[f"{side}_logits"], kind) == true[kind] for side in ("fused", "image")
         )
-        agreement["contradicts_below"] = contradiction_limit(answerer.agreement_scores(both), fused_right, image_right)
+        sure = answerer.photo_confidence(both) >= PHOTO_SURE_FROM
+        scores = np.where(sure, answerer.agreement_scores(both), 1.0)
+        agreement["contradicts_below"] = contradiction_limit(scores, fused_right, image_right)
+        agreement["photo_sure_from"] = PHOTO_SURE_FROM
     return calibration
 
 

@@ -92,7 +92,8 @@ class NetworkConfig:
 class TrainingConfig:
     """How long and how hard to train."""
 
-    epochs: Annotated[int, Between(1, 10_000)] = 20
+    epochs: Annotated[int, Between(0, 10_000)] = 20
+    """0, for a run that starts from a bundle (`--from`): only what follows the epochs, the finishing passes."""
     batch_size: Annotated[int, Between(1, 65_536)] = 256
     learning_rate: Annotated[float, Between(1e-8, 10)] = 3e-3
     weight_decay: Annotated[float, Between(0, 1)] = 0.02

@@ -165,11 +165,13 @@ def fit(
             if this.is_taught:
                 meet_half_way(model.trainable_variables, _kept(run_dir / FIRST_ROUND))
             settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
+    if not training.epochs and teachers:
+        taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
     if model.has_image and model.has_text and tokenizer and training.finishing_passes:
         finish(
             model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
         )
-        if len(val_rows):
+        if len(val_rows) and history:
             history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
     return history
 

@@ -59,7 +59,8 @@ def recalibrate(arguments: argparse.Namespace, config: RunConfig) -> int:
 
     old = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
     version = arguments.version or next_version(source.resolve().parent)
-    note = f"Calibrated anew from version {old['version']} on {int((catalogue.split == arguments.split).sum()):,} rows"
+    calibrated = f"Calibrated anew from version {old['version']} on {int((catalogue.split == arguments.split).sum()):,} rows"
+    note = ". ".join(filter(None, [old["training"].get("note"), calibrated]))
     manifest: dict[str, Any] = {**old, "version": version, "training": {**old["training"], "note": note}}
     destination = source.resolve().parent / str(version)
     with new_bundle(destination, replace_existing=arguments.version is not None) as folder:

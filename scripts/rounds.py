@@ -27,7 +27,10 @@ class Round:
 
 
 def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:
-    """The first round, and a second one taught by its result where that is asked for and there are photos."""
+    """The first round, and a second one taught by its result where that is asked for and there are photos. None without
+    epochs."""
+    if not training.epochs:
+        return []
     full = (network.image_height, network.image_width)
     sizes = photo_sizes(network, training) if network.image_height else [full] * training.epochs
     result = [Round(0, training.epochs, training.learning_rate, sizes, is_taught=False)]

@@ -72,6 +72,9 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     run_dir.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.training.seed)
 
+    if not config.training.epochs and (config.training.taught_epochs or not arguments.start):
+        raise ConfigError("a run of no epochs needs --from, a bundle to go on with, and --taught-epochs 0")
+
     # ---- read -------------------------------------------------------------------------------------------------------
     start = read_starting_point(arguments.start) if arguments.start else None
     if start:
@@ -119,12 +122,13 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     )
 
     teachers = [ServedModel(folder, runtime="litert") for folder in arguments.teacher]
-    if teachers and not config.training.taught_epochs:
+    if teachers and config.training.epochs and not config.training.taught_epochs:
         raise ConfigError("--teacher needs a second round to teach in: set training.taught_epochs in a config")
     applies = applicability(space, rows.labels, train_rows)
     check_exportable(config, arguments.version or 1, space, space.to_json(applies))
 
     # ---- fit --------------------------------------------------------------------------------------------------------
+    fitting_since = time.monotonic()
     history = fit(
         model,
         rows,
@@ -156,7 +160,7 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
             "train_rows": len(train_rows),
             "val_rows": len(val_rows),
             "backend": keras.backend.backend(),
-            "seconds": round(sum(entry["seconds"] for entry in history)),
+            "seconds": round(max(sum(entry["seconds"] for entry in history), time.monotonic() - fitting_since)),
             "parameters": network.count_params(),
             "network": asdict(config.network),  # for `--from`
         },

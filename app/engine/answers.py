@@ -8,13 +8,13 @@ was calibrated is what is served.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.agreement_table import AgreementTable, sigmoid
 from app.engine.items import (
     Agreement,
     AttributeAnswer,
@@ -30,6 +30,8 @@ from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, o
 
 __all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features"]
 
+_AS_LIKELY = 0.0
+"""The logit at which an input is as likely a made outlier as a real one."""
 _NOT_A_SIBLING = 2.0
 """Taken off a probability to rank it below every other."""
 
@@ -65,8 +67,10 @@ class Answerer:
         for modality in ("image", "text"):
             limit = (calibration.get("in_domain", {}).get(modality) or {}).get("min_logit")
             self._min_logit[modality] = None if limit is None else float(limit)
-        self._agreement = _AgreementTable.of(calibration.get("agreement"), self.attributes)
-        self._contradicts_below = float((calibration.get("agreement") or {}).get("contradicts_below", 0.0))
+        # A title that is unlike most may still be read; beside a photo one is left out when it is likelier none than one.
+        text_limit = self._min_logit["text"]
+        self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
+        self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self._table = ScoreTable(self.layout, self._temperature)
         # Rows of the hierarchy from coarse to fine, each with the parent's label index of every label (none for the first).
         self._levels = [(self._row[name], self._parent_index(name)) for name in self.hierarchy if name in self._row]
@@ -84,6 +88,11 @@ class Answerer:
     def kind_attribute(self) -> str:
         """What an item is: the finest level of the hierarchy, or else the first attribute."""
         return self.hierarchy[-1] if self.hierarchy else self.attributes[0]
+
+    @property
+    def family_attribute(self) -> str:
+        """The level above the finest where the hierarchy has three or more, else `kind_attribute`."""
+        return self.hierarchy[-2] if len(self.hierarchy) > 2 else self.kind_attribute
 
     def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
         """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
@@ -120,17 +129,21 @@ class Answerer:
     ) -> Classification:
         """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
 
-        A title that looks like nothing the model has read, or like another product's, is left out when there is a familiar
-        photo: the answer, and `inputs`, are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes
-        every decision `abstain`.
+        A title that reads like none, or like another product's, is left out when there is a familiar photo: the answer, and
+        `inputs`, are then the photo's alone. Only a photo that shows what it is can tell another product's. An unfamiliar
+        photo, or an unfamiliar title alone, makes every decision `abstain`.
         """
         agreement = self._agree(scores, position) if image_present and text_present else None
         image_familiar = image_present and bool(self._is_familiar(outputs["image_in_domain"][position], "image"))
         text_familiar = text_present and bool(self._is_familiar(outputs["text_in_domain"][position], "text"))
-        contradicts = agreement is not None and agreement.score < self._contradicts_below
+        readable = text_present and bool(self._is_readable(outputs["text_in_domain"][position]))
+        contradicts = False
+        if agreement is not None and self._agreement is not None and agreement.score < self._agreement.contradicts_below:
+            family = scores.probabilities[position, scores.patterns["image"], self._row[self.family_attribute]]
+            contradicts = float(family.max()) >= self._agreement.photo_sure_from
         inputs: tuple[Modality, ...]
         pattern: Pattern
-        if image_present and text_present and not _leaves_title_out(image_familiar, text_familiar, contradicts):
+        if image_present and text_present and not _leaves_title_out(image_familiar, readable, contradicts):
             pattern, inputs = "both", ("image", "text")
         elif image_present:
             pattern, inputs = "image", ("image",)
@@ -142,14 +155,15 @@ class Answerer:
 
     def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """bool[...]: of items with photo and title, whose answer is the photo's alone."""
-        image_familiar, text_familiar = (
-            self._is_familiar(outputs[f"{modality}_in_domain"], modality) for modality in ("image", "text")
-        )
+        image_familiar = self._is_familiar(outputs["image_in_domain"], "image")
+        readable = self._is_readable(outputs["text_in_domain"])
         contradicts: NDArray[np.bool_] | bool = False
-        if self._agreement is not None and self._contradicts_below > 0:
-            contradicts = self.agreement_scores(outputs) < self._contradicts_below
+        table = self._agreement
+        if table is not None and table.contradicts_below > 0:
+            sure = self.photo_confidence(outputs) >= table.photo_sure_from
+            contradicts = (self.agreement_scores(outputs) < table.contradicts_below) & sure
         shape = np.shape(outputs["image_in_domain"])
-        return np.broadcast_to(_leaves_title_out(image_familiar, text_familiar, contradicts), shape)
+        return np.broadcast_to(_leaves_title_out(image_familiar, readable, contradicts), shape)
 
     def agreement_scores(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
         """float64[...]: `Agreement.score` of items with photo and title. Raises ValueError for a bundle without it."""
@@ -161,7 +175,13 @@ class Answerer:
         total = features["cosine"] * table.cosine_weight + table.bias
         for name in names:
             total = total + features[name] * table.weights[self._row[name]]
-        return np.asarray(_sigmoid(total), np.float64)
+        return np.asarray(sigmoid(total), np.float64)
+
+    def photo_confidence(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
+        """float64[...]: how sure the photo alone is of the item's family."""
+        name = self.family_attribute
+        probabilities = self.layout.probabilities(outputs["image_logits"], name, self.temperature("image", name))
+        return np.asarray(probabilities.max(axis=-1))
 
     def is_familiar(self, outputs: Mapping[str, NDArray[Any]], modality: Modality) -> bool:
         """Whether the photo or the title looks like the training data. True where there was too little data to tell."""
@@ -171,6 +191,10 @@ class Answerer:
         """For a number or an array of them."""
         limit = self._min_logit[modality]
         return limit is None or in_domain >= limit
+
+    def _is_readable(self, text_in_domain: Any) -> Any:
+        """For a number or an array of them. A number that is none is not."""
+        return self._readable_from is None or text_in_domain >= self._readable_from
 
     def temperature(self, pattern: Pattern, attribute: str) -> float:
         return self._temperature[pattern][attribute]
@@ -252,38 +276,12 @@ class Answerer:
                 for side, best in ((sides[0], image_best), (sides[1], text_best))
             ]
             conflicts.append(Conflict(self.attributes[row], *candidates))
-        return Agreement(float(_sigmoid(score)), tuple(conflicts))
+        return Agreement(float(sigmoid(score)), tuple(conflicts))
 
 
-def _leaves_title_out(image_familiar: Any, text_familiar: Any, contradicts: Any) -> Any:
+def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> Any:
     """`answer`'s rule, for a bool each or for arrays: hence no `and` and `not`."""
-    return image_familiar & ((text_familiar ^ True) | contradicts)
-
-
-def _sigmoid(value: Any) -> Any:
-    return 1.0 / (1.0 + np.exp(-np.clip(value, -50, 50)))
-
-
-@dataclass(frozen=True, slots=True)
-class _AgreementTable:
-    """The agreement parameters, a number per attribute: weight of its overlap, overlap under which it conflicts (0: never)."""
-
-    weights: Floats
-    cosine_weight: float
-    bias: float
-    conflict_below: Floats
-
-    @classmethod
-    def of(cls, calibration: Mapping[str, Any] | None, attributes: Sequence[str]) -> _AgreementTable | None:
-        if calibration is None:
-            return None
-        weight = dict(zip(calibration["features"], calibration["weights"], strict=True))
-        return cls(
-            weights=np.array([float(weight.get(name, 0.0)) for name in attributes]),
-            cosine_weight=float(weight.get("cosine", 0.0)),
-            bias=float(calibration["bias"]),
-            conflict_below=np.array([float(calibration["conflict_below"].get(name, 0.0)) for name in attributes]),
-        )
+    return image_familiar & ((readable ^ True) | contradicts)
 
 
 def agreement_features(answerer: Answerer, outputs: Mapping[str, NDArray[Any]], attributes: Iterable[str]) -> dict[str, Floats]:

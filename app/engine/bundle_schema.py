@@ -176,6 +176,7 @@ class Agreement(_Model):
     bias: float
     conflict_below: dict[str, float] = {}
     contradicts_below: Probability = 0.0
+    photo_sure_from: Probability = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

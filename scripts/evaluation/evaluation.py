@@ -148,9 +148,7 @@ class Evaluation:
 
     @property
     def family_attribute(self) -> str:
-        """The level above the finest where the hierarchy has three or more, else `kind_attribute`."""
-        hierarchy = self.answerer.hierarchy
-        return hierarchy[-2] if len(hierarchy) > 2 else self.kind_attribute
+        return self.answerer.family_attribute
 
     @property
     def colour_attribute(self) -> str | None:

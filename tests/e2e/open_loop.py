@@ -57,7 +57,8 @@ class Step:
 
 
 def measure(core: int, **plan: Any) -> dict[str, Any]:
-    """Run one plan in a process on `core`: {"port", "rate", "seconds"} is a step, {"port", "seconds"} measures capacity."""
+    """Run one plan in a process on `core`: {"port", "rate", "seconds"} is a step, {"port", "clients", "seconds"} measures the
+    capacity that so many waiting clients find, {"port", "seconds"} with how many of them it is greatest."""
     command = [sys.executable, "-m", "tests.e2e.open_loop", json.dumps({"core": core, **plan})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -176,10 +177,13 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
     return (percentile(values, 0.5), percentile(values, 0.99)) if values else (0.0, 0.0)
 
 
-def _capacity(port: int, requests: list[Request], seconds: float) -> dict[str, float]:
-    """The most answers a second that waiting clients get, whatever their number."""
-    loads = [closed_loop(port, requests, concurrency=clients, seconds=seconds) for clients in (8, 16, 32, 64)]
-    return {"per_s": max(load.items_per_s for load in loads), "failures": sum(load.failures for load in loads)}
+def _capacity(port: int, requests: list[Request], seconds: float, clients: tuple[int, ...]) -> dict[str, float]:
+    """The most answers a second that waiting clients get, and how many of `clients` they are then. The most of several short
+    measurements is a lucky one: measure again with so many."""
+    loads = {count: closed_loop(port, requests, concurrency=count, seconds=seconds) for count in clients}
+    best = max(loads, key=lambda count: loads[count].items_per_s)
+    failures = sum(load.failures for load in loads.values())
+    return {"per_s": loads[best].items_per_s, "clients": best, "failures": failures}
 
 
 def main(plan: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +191,8 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     requests = service_multipart(draw_samples(16))
     if "rate" in plan:
         return asdict(_Generator(plan["port"], requests).run(plan["rate"], plan["seconds"]))
-    return _capacity(plan["port"], requests, plan["seconds"])
+    clients = (plan["clients"],) if "clients" in plan else (8, 16, 32, 64)
+    return _capacity(plan["port"], requests, plan["seconds"], clients)
 
 
 if __name__ == "__main__":

@@ -287,6 +287,19 @@ def test_with_too_little_data_nothing_is_unfamiliar() -> None:
         assert found.attributes["articleType"].decision == "accept"
 
 
+def test_an_odd_title_is_read_beside_a_photo_and_abstains_alone() -> None:
+    answerer = calibrated(in_domain={"image": {"min_logit": 2.0}, "text": {"min_logit": 2.0}})
+
+    def inputs(logit: float) -> tuple[str, ...]:
+        return classify(outputs_of(logits_for("Jeans"), image_in_domain=3.0, text_in_domain=logit), answerer=answerer).inputs
+
+    assert inputs(3.0) == inputs(0.5) == ("image", "text")
+    assert inputs(-0.5) == inputs(float("nan")) == ("image",), "likelier no title than one"
+    outputs = outputs_of(logits_for("Jeans"), image_in_domain=3.0, text_in_domain=0.5)
+    alone = classify(outputs, answerer=answerer, image=False)
+    assert {answer.decision for answer in alone.attributes.values()} == {"abstain"}
+
+
 def test_a_score_that_is_no_number_abstains() -> None:
     found = classify(outputs_of(logits_for("Jeans"), image_in_domain=float("nan")))
     assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
@@ -329,8 +342,8 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
-def contradicting(limit: float = 0.1) -> Answerer:
-    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit})
+def contradicting(limit: float = 0.1, photo_sure_from: float = 0.5) -> Answerer:
+    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit, "photo_sure_from": photo_sure_from})
 
 
 def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
@@ -345,6 +358,16 @@ def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
     assert classify(matching, answerer=contradicting()).inputs == ("image", "text")
 
 
+def test_a_photo_that_does_not_show_what_it_is_overrules_no_title() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    assert classify(outputs, answerer=contradicting(photo_sure_from=0.9)).inputs == ("image",)
+    found = classify(outputs, answerer=contradicting(photo_sure_from=0.9999))
+    assert found.inputs == ("image", "text")
+    assert found.attributes["articleType"].label == "Watches"
+    assert found.agreement is not None
+    assert found.agreement.conflicts, "it is said all the same"
+
+
 def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
     outputs = outputs_of(
         logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0, image_in_domain=-1.0
@@ -354,18 +377,18 @@ def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
     assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
 
 
-@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1))
+@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1), st.floats(0, 1))
 def test_arrays_leave_out_the_titles_that_single_answers_do(
-    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float
+    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float, sure: float
 ) -> None:
     outputs = outputs_of(
         logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
     )
-    answerer = contradicting(limit)
+    answerer = contradicting(limit, sure)
     found = classify(outputs, answerer=answerer)
     assert found.agreement is not None
     assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
-    if abs(found.agreement.score - limit) > 1e-6:
+    if min(abs(found.agreement.score - limit), abs(float(answerer.photo_confidence(outputs)) - sure)) > 1e-6:
         batch = {name: np.stack([value, value]) for name, value in outputs.items()}
         assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
 

@@ -140,6 +140,7 @@ def test_the_second_round_is_gentler_and_at_full_size() -> None:
     assert second.sizes == [(80, 60)] * 2
     assert (first.is_taught, second.is_taught) == (False, True)
     assert len(rounds(NETWORK, training, has_image=False)) == 1, "there is no photo to learn from"
+    assert rounds(NETWORK, replace(training, epochs=0, taught_epochs=0), has_image=True) == []
 
 
 # ---- checkpoints

@@ -69,6 +69,15 @@ def test_a_short_run_from_a_bundle_beats_one_from_nothing(trained: MadeRun, shop
     assert started > accuracy("nothing") + 0.2
 
 
+@pytest.mark.slow
+def test_no_epochs_from_a_bundle_finish_it_once_more(trained: MadeRun, shop: Path, tmp_path: Path) -> None:
+    run = run_training(shop, tmp_path, epochs=1, flags=("--from", str(trained.bundle), "--epochs", "0"))
+    assert run.status == 0
+    assert json.loads((run.run_dir / "metrics.json").read_text())["patterns"]["both"]["colour"]["accuracy"] > 0.9
+    before, after = (read_starting_point(bundle).bundle.manifest.training for bundle in (trained.bundle, run.bundle))
+    assert (before["epochs"] > 0, after["epochs"], after["seconds"] > 0) == (True, 0, True)
+
+
 def test_a_bundle_that_does_not_say_what_its_network_is_like_is_refused(trained: MadeRun, tmp_path: Path) -> None:
     folder = tmp_path / "shop" / "1"
     shutil.copytree(trained.bundle, folder)

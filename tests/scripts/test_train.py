@@ -199,6 +199,12 @@ def test_labels_that_no_bundle_can_hold_are_refused_before_the_training(
     assert "labels.json" in refused(shop, tmp_path, capsys)
 
 
+def test_a_run_of_no_epochs_needs_a_bundle_to_go_on_with(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--from" in refused(shop, tmp_path, capsys, flags=("--epochs", "0"))
+
+
 def test_a_missing_column_is_named(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(shop, tmp_path, capsys, columns=(PHOTO, TITLE, 'label_columns = ["brand"]'))
     assert "brand" in message
