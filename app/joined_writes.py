@@ -35,6 +35,9 @@ class JoinedWrites:
             return
         self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
     def close(self) -> None:
         if self._head:
             self._transport.write(self._head)

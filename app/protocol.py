@@ -104,6 +104,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
+                cycle.waiting_for_100_continue = False  # nothing more may be written
                 cycle.message_event.set()
                 connection = cast("dict[str, Any]", cycle.scope)["extensions"]["itemlens.connection"]
                 connection["is_lost"] = True

@@ -34,7 +34,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.argument_types import number_between
+from scripts.argument_types import number_between, whole_number_between
 from scripts.benchmark.server import Server, ServerError, free_port
 from scripts.soak.clients import Account, Clients
 from scripts.soak.sampling import Sample, look
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers",
-        type=lambda text: int(number_between(0, 256)(text)),
+        type=whole_number_between(0, 256),
         default=0,
         help="0: as many as the service chooses (default)",
     )

@@ -92,3 +92,31 @@ async def test_a_head_request_is_answered_without_a_body() -> None:
     async with listening(Settings()) as port, connected(port) as client:
         client.send(request("/health/live", method="HEAD"))
         assert (await client.receive(lambda received: received.endswith(b"\r\n\r\n"))).startswith(b"HTTP/1.1 ")
+
+
+ONE = json.dumps({"items": [{"text": "red"}]}).encode()
+EXPECT = "Expect: 100-continue"
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        for _ in range(2):
+            client.send(request("/v1/classify", ONE, JSON, EXPECT)[: -len(ONE)])
+            assert await client.receive(lambda received: received.endswith(b"\r\n\r\n")) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert (await client.ask(ONE)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_does_not_wait_is_answered_like_any_other() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        whole = request("/v1/classify", ONE, JSON, EXPECT)
+        client.send(whole + request("/health/live", method="GET") + whole)
+        received = await client.receive(lambda received: received.count(b"HTTP/1.1 200 ") == 3 or b"HTTP/1.1 5" in received)
+        assert received.count(b"HTTP/1.1 200 ") == 3, received
+
+
+async def test_nobody_is_asked_for_a_body_that_is_already_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        head = request("/v1/classify", b"", JSON, EXPECT, "Transfer-Encoding: chunked").replace(b"Content-Length: 0\r\n", b"")
+        client.send(head + b"no chunk\r\n")
+        assert (await client.receive()).startswith(b"HTTP/1.1 400")
+    assert "unhandled_error" not in capsys.readouterr().out
