@@ -61,7 +61,7 @@ def test_paths_resolve_against_the_config_or_against_data(tmp_path: Path) -> Non
         (MINIMAL + "[training]\nepoch = 3\n", "'training.epoch', did you mean 'epochs'?"),
         (MINIMAL + '[training]\nepochs = "3"\n', "training.epochs must be a whole number, not the string '3'"),
         (MINIMAL + "[training]\nepochs = true\n", "training.epochs must be a whole number, not true"),
-        (MINIMAL + "[training]\nepochs = 0\n", "training.epochs must be between 1 and 10,000, not 0"),
+        (MINIMAL + "[training]\nepochs = -1\n", "training.epochs must be between 0 and 10,000, not -1"),
         (MINIMAL + "[training]\nlearning_rate = nan\n", "training.learning_rate must be between"),
         (MINIMAL + '[training]\nimage_augmentation = "product"\n', "(did you mean 'products'?)"),
         (MINIMAL + "[network]\nwidths = [64, 0, 256]\n", "network.widths[1] must be between 1 and 4,096"),
@@ -180,7 +180,7 @@ def test_the_command_line_reaches_every_source(tmp_path: Path) -> None:
         (["--catalogue", "a.csv", "--config", "a.toml"], "exclude each other"),
         (["--preset", "fashion", "--text-column", "t"], "--text-column describes a --catalogue"),
         (["--catalogue", "a.csv"], "--label-columns"),
-        (["--preset", "fashion", "--epochs", "0"], "training.epochs must be between"),
+        (["--preset", "fashion", "--epochs=-1"], "training.epochs must be between"),
         (["--preset", "small"], "add --catalogue"),
     ],
 )
