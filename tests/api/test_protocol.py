@@ -17,6 +17,8 @@ from tests.conftest import FakeEngine
 pytestmark = pytest.mark.anyio
 
 JSON = "Content-Type: application/json"
+ONE = json.dumps({"items": [{"text": "red"}]}).encode()
+EXPECT = "Expect: 100-continue"
 
 
 class Written:
@@ -68,7 +70,7 @@ async def test_the_work_of_a_client_that_hangs_up_is_cancelled() -> None:
     engine.delay_s = 30.0
     async with listening(Settings(), engine) as port:
         async with connected(port) as client:
-            client.send(request("/v1/classify", json.dumps({"items": [{"text": "red"}]}).encode(), JSON))
+            client.send(request("/v1/classify", ONE, JSON))
             async with asyncio.timeout(5):
                 while not engine.running:
                     await asyncio.sleep(0.005)
@@ -92,10 +94,6 @@ async def test_a_head_request_is_answered_without_a_body() -> None:
     async with listening(Settings()) as port, connected(port) as client:
         client.send(request("/health/live", method="HEAD"))
         assert (await client.receive(lambda received: received.endswith(b"\r\n\r\n"))).startswith(b"HTTP/1.1 ")
-
-
-ONE = json.dumps({"items": [{"text": "red"}]}).encode()
-EXPECT = "Expect: 100-continue"
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
