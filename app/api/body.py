@@ -41,7 +41,37 @@ class Pace:
     min_bytes_per_s: int
 
 
-async def read_body(receive: Receive, pace: Pace, *, timeout_s: float) -> bytes:
+class _Received:
+    """What has come of a body. A small one is joined once, at its end. A large one is a growing block from early on: the C
+    library takes that from the system and gives it back whole; pieces come out of its heap and may leave it 32 MiB larger."""
+
+    __slots__ = ("_block", "_pieces", "_pieces_bytes")
+
+    _MAX_PIECES_BYTES = 4 * 1024 * 1024
+    """More than a shop photo in base64, and no less than what `app.engine.memory` lets come out of the heap."""
+
+    def __init__(self) -> None:
+        self._block = bytearray()
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+
+    def add(self, piece: bytes) -> None:
+        if self._block:
+            self._block += piece
+            return
+        self._pieces.append(piece)
+        self._pieces_bytes += len(piece)
+        if self._pieces_bytes > self._MAX_PIECES_BYTES:
+            self._block = bytearray().join(self._pieces)
+            self._pieces.clear()
+
+    def whole(self) -> bytes | bytearray:
+        if self._block:
+            return self._block
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+async def read_body(receive: Receive, pace: Pace, *, timeout_s: float) -> bytes | bytearray:
     """The whole body; the edge bounds its size. `timeout_s`: what is left of the caller's deadline.
 
     Only the time spent waiting counts, so that a busy service blames nobody. Raises `ClientDisconnect`,
@@ -49,7 +79,7 @@ async def read_body(receive: Receive, pace: Pace, *, timeout_s: float) -> bytes:
     """
     clock = asyncio.get_running_loop().time
     give_up_at_s = clock() + timeout_s
-    chunks: list[bytes] = []
+    body = _Received()
     waited_s, received = 0.0, 0
     while True:
         began_s = clock()
@@ -62,11 +92,12 @@ async def read_body(receive: Receive, pace: Pace, *, timeout_s: float) -> bytes:
             raise _too_slow(pace, is_late=give_up_at_s <= too_slow_at_s) from None
         if message["type"] != "http.request":
             raise ClientDisconnect
-        chunks.append(message.get("body", b""))
+        piece = message.get("body", b"")
+        body.add(piece)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return body.whole()
         waited_s += clock() - began_s
-        received += len(chunks[-1])
+        received += len(piece)
         if received >= pace.min_bytes_per_s * pace.span_s:
             waited_s, received = 0.0, 0
 

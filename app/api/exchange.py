@@ -159,7 +159,7 @@ def _refuse_query_options(request: Request, options: type[OptionsT]) -> None:
 
 
 def _read_json(
-    body: bytes, settings: Settings, operation: Operation[OptionsT, Any], fetcher: PhotoFetcher | None
+    body: bytes | bytearray, settings: Settings, operation: Operation[OptionsT, Any], fetcher: PhotoFetcher | None
 ) -> _Batch[OptionsT]:
     envelope = validate(operation.envelope, parse_json(body, max_values=settings.max_json_values))
     values: list[Any] = cast(Any, envelope).items

@@ -7,6 +7,7 @@ disk, and nothing of a request may touch the disk.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -76,7 +77,7 @@ class _Collector:
         self.is_complete = True
 
 
-def parse_multipart(body: bytes, content_type: bytes) -> list[Part]:
+def parse_multipart(body: bytes | bytearray, content_type: bytes) -> list[Part]:
     """The form's fields in order. Raises `ProblemError` `malformed_multipart`."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -97,7 +98,7 @@ def parse_multipart(body: bytes, content_type: bytes) -> list[Part]:
             max_header_count=_MAX_HEADERS,
             max_header_size=_MAX_HEADER_BYTES,
         )
-        parser.write(body)
+        parser.write(cast("bytes", body))  # it looks for bytes and calls back with slices, which both have
     except FormParserError:
         raise ProblemError("malformed_multipart", "The form is not valid multipart/form-data.") from None
     if not collector.is_complete:

@@ -161,6 +161,8 @@ async def _receive(reader: asyncio.StreamReader) -> Answer:
         if not data:
             raise ConnectionLostError
         received += data
+        while received.startswith(b"HTTP/1.1 1") and (head_end := received.find(b"\r\n\r\n")) >= 0:
+            del received[: head_end + 4]  # "100 Continue": the answer is still to come
         answer = parse_answer(received)
         if answer is not None:
             return answer

@@ -46,6 +46,7 @@ class Traffic:
         titles = [{"items": [{"text": sample.title}]} for sample in self._samples]
         self._titles = [_post("/v1/classify", title) for title in titles]
         self._embeds = [_post("/v1/embed", title | {"encoding": "base64"}) for title in titles]
+        self._asking = [wire.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n", 1) for wire in self._titles]
         self._lines = [_lines(self._samples[start : start + 4]) for start in range(0, 16, 4)]
         self._photos = [photo for _, photo in hostile_photos()] + list(mutations(300, seed=seed + 2))
         self._ordinary: list[tuple[str, Sequence[bytes]]] = [
@@ -55,6 +56,7 @@ class Traffic:
             *[("embed", self._embeds)] * 2,
             ("batch", self._batches),
             ("lines", self._lines),
+            ("asks for leave", self._asking),
             ("models", [get("/v1/models"), get("/v1/models/fashion"), get("/health/ready"), get("/metrics")]),
         ]
         self._hostile: list[Callable[[], Shot]] = [

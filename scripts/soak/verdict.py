@@ -98,12 +98,12 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 _COUNTS: Mapping[str, tuple[Callable[[Sample], int], int]] = {
     "open files": (lambda sample: sum(worker.open_files for worker in sample.workers), 0),
-    "threads": (lambda sample: sum(worker.threads for worker in sample.workers), 1),
+    "threads": (lambda sample: sum(worker.threads for worker in sample.workers), 2),
     "temporary files": (lambda sample: sample.temporary_files, 0),
     "pipes": (lambda sample: sum(worker.pipes for worker in sample.workers), 2),
 }
-"""How each is counted, and how many more a worker may have: its first large photo starts a thread, and a process with two
-pipes."""
+"""How each is counted, and how many more a worker may have: its first photo that takes longer starts a thread, its first large
+one another and a process with two pipes."""
 
 
 def _memory(number: int, line: Slope | None, *, is_judged: bool) -> list[Finding]:

@@ -170,3 +170,26 @@ def test_bodies_over_the_limit_are_413_and_cost_no_memory(default_service: Servi
     grown = resident_bytes(default_service) - before
     print(f"{grown / 1e6:.1f} MB more after 20 refusals of each kind")  # noqa: T201
     assert grown <= 2 * limit
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc, as Linux has it")
+def test_large_bodies_leave_no_memory_behind(default_service: Service) -> None:
+    """Whatever their sizes and their order: freed pieces of one must not stay in the heap until a larger one comes."""
+
+    def resident_mib() -> float:
+        return resident_bytes(default_service) / 2**20
+
+    def send(mib: int) -> None:
+        body = (b" " * 2**20 for _ in range(mib))
+        response = default_service.client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == (413 if mib > 32 else 400)
+
+    for mib in (31, 40):
+        send(mib)
+    before = resident_mib()
+    for mib in (30, 6, 40, 12, 3, 31, 20):
+        send(mib)
+        give_up_at_s = time.monotonic() + 2
+        while (grown := resident_mib() - before) > 4 and time.monotonic() < give_up_at_s:
+            time.sleep(0.02)  # the request's last piece is let go after its answer
+        assert grown <= 4, f"{grown:.1f} MiB more after a body of {mib} MiB"

@@ -44,7 +44,7 @@ def test_one_request_in_five_is_hostile_and_all_kinds_come(traffic: Traffic) -> 
     assert 0.17 < sum(shot.is_hostile for shot in shots) / 3000 < 0.23
     ordinary = {shot.kind for shot in shots if not shot.is_hostile}
     hostile = {shot.kind for shot in shots if shot.is_hostile}
-    assert ordinary == {"form", "json", "titles", "embed", "batch", "lines", "models"}
+    assert ordinary == {"form", "json", "titles", "embed", "batch", "lines", "asks for leave", "models"}
     assert hostile == {
         "bad photo", "bad body", "bad HTTP", "leaver", "wrong request", "slow sender", "slow reader", "too large"
     }  # fmt: skip
@@ -110,7 +110,7 @@ def test_what_is_broken_is_named() -> None:
     ]  # fmt: skip
     assert broken(findings(evidence(mib_per_hour=50, minutes=10))) == []  # too short to say
     leaking = evidence()
-    leaking.at_rest[1] = Sample(0, (Held(7, 200, 41, 9, 11),), 4)
+    leaking.at_rest[1] = Sample(0, (Held(7, 200, 41, 9, 12),), 4)
     leaking.rejected_mib = [1.5]
     leaking.logged_errors = Counter({"unhandled_error": 1})
     assert [what.split(" at rest")[0] for what in broken(findings(leaking))] == [
@@ -146,12 +146,12 @@ def test_answers_are_accounted_for_by_whether_their_sender_meant_well() -> None:
 
 
 def test_clients_of_every_manner_come_to_an_end() -> None:
-    """Against a server that answers every head and then goes deaf."""
+    """Against a server that asks for the body, answers every head and then goes deaf."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             await reader.read(65536)
-            writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
             await reader.read()
         writer.close()
         with suppress(ConnectionError):
