@@ -36,7 +36,7 @@ from scripts.argument_types import number_between, whole_number_between
 from scripts.benchmark.contenders import CONTENDERS, PLAIN, ROOT, SERVICE
 from scripts.benchmark.measuring import Run
 from scripts.benchmark.outcome import SECTIONS, Outcome, Plan
-from scripts.benchmark.server import ServerError
+from scripts.benchmark.server import ServerError, end_as_interrupted
 
 _MEASURED, _WRONG, _NOT_MEASURED, _INTERRUPTED = 0, 1, 2, 130
 _QUICK = (SERVICE, PLAIN)
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out: Path = arguments.out.resolve()
     if arguments.publish:
         return _publish(out)
+    end_as_interrupted()
     plan = _plan(arguments)
     out.mkdir(parents=True, exist_ok=True)
     progress = out / "progress.json"

@@ -27,6 +27,11 @@ class ServerError(Exception):
     """A contender did not start or ended; the message says where its log is."""
 
 
+def end_as_interrupted() -> None:
+    """From now on SIGTERM ends this command as Ctrl-C does, so that the servers it has started do not outlive it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 class Server:
     """Starts when made; `wait_until_ready` before the first request, `stop` at the end."""
 

@@ -35,7 +35,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.argument_types import number_between, whole_number_between
-from scripts.benchmark.server import Server, ServerError, free_port
+from scripts.benchmark.server import Server, ServerError, end_as_interrupted, free_port
 from scripts.soak.clients import Account, Clients
 from scripts.soak.sampling import Sample, look
 from scripts.soak.traffic import Traffic
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not list(arguments.models.glob("*/*/manifest.json")):
         print(f"soak: there is no bundle <name>/<version> in {arguments.models}; name a folder of models", file=sys.stderr)
         return _NOT_MEASURED
+    end_as_interrupted()
     evidence = Evidence(arguments.minutes)
     exit_code = None
     with tempfile.TemporaryDirectory(prefix="itemlens-soak-") as folder:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.benchmark.processes import process_tree
 from scripts.benchmark.samples import draw_samples
 from scripts.soak.__main__ import _errors_in, main
 from scripts.soak.clients import Account, Clients
@@ -215,3 +218,16 @@ def test_a_short_soak_of_the_shipped_models(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "soak.json").read_text())
     assert document["samples"]
     assert all(row["holds"] is not False for row in document["findings"])
+
+
+@pytest.mark.slow
+def test_a_soak_that_is_told_to_end_leaves_no_service_behind() -> None:
+    soak = subprocess.Popen([sys.executable, "-m", "scripts.soak"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    give_up_at_s = time.monotonic() + 60
+    while len(started := [stat for stat in process_tree(soak.pid) if stat.pid != soak.pid]) < 2:
+        assert time.monotonic() < give_up_at_s
+        time.sleep(0.05)
+    soak.send_signal(signal.SIGTERM)
+    soak.communicate(timeout=60)
+    assert soak.returncode == 130
+    assert not [stat for stat in started if Path(f"/proc/{stat.pid}").exists()]
