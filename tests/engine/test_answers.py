@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,105 +11,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.engine.answers import Answerer
-from app.engine.bundle_schema import Calibration, Labels
-from app.engine.items import AttributeAnswer, Classification
-
-PATHS = [
-    ["Accessories", "Bags", "Backpacks"],
-    ["Accessories", "Bags", "Handbags"],
-    ["Accessories", "Watches", "Watches"],
-    ["Apparel", "Bottomwear", "Jeans"],
-    ["Apparel", "Topwear", "Shirts"],
-    ["Apparel", "Topwear", "Tshirts"],
-]
-LEAVES = [path[-1] for path in PATHS]
-LEVELS = ["masterCategory", "subCategory", "articleType"]
-LABELS: dict[str, Any] = {
-    "format_version": 1,
-    "attributes": ["articleType", "subCategory", "masterCategory", "gender", "sleeveLength"],
-    "heads": [
-        {"kind": "hierarchy", "offset": 0, "size": 6, "levels": LEVELS, "paths": PATHS},
-        {"kind": "flat", "attribute": "gender", "offset": 6, "size": 2, "labels": ["Men", "Women"]},
-        {"kind": "flat", "attribute": "sleeveLength", "offset": 8, "size": 2, "labels": ["Long", "Short"]},
-    ],
-    "applies": {"sleeveLength": [False, False, False, False, True, True]},
-}
-THRESHOLDS = {
-    "articleType": [[0.9, 0.5], [0.98, 0.8]],
-    "subCategory": [[0.9, 0.5], [0.98, 0.8]],
-    "masterCategory": [[0.9, 0.5], [0.98, 0.8]],
-    "gender": [[0.8, 0.6], [0.95, 0.9]],
-}
-CALIBRATION: dict[str, Any] = {
-    "format_version": 1,
-    "patterns": {p: {"temperature": {}, "thresholds": THRESHOLDS} for p in ("both", "image", "text")},
-    "in_domain": {"image": {"min_logit": 0.0}, "text": {"min_logit": 0.0}},
-    "agreement": {
-        "features": ["cosine", "articleType"],
-        "weights": [4.0, 6.0],
-        "bias": -3.0,
-        "conflict_below": {"articleType": 0.05, "gender": 0.05},
-    },
-}
-EMBEDDING_WIDTH = 4
-
-
-def logits_for(leaf: str, *, share: float = 0.99, gender: str = "Men", sleeve: str = "Short") -> NDArray[np.float32]:
-    """Logits whose softmax gives `leaf` the probability `share`, the rest being spread evenly."""
-    logits = np.zeros(10, np.float32)
-    logits[LEAVES.index(leaf)] = np.log(share / (1 - share) * 5)
-    logits[6 + ["Men", "Women"].index(gender)] = 6
-    logits[8 + ["Long", "Short"].index(sleeve)] = 6
-    return logits
-
-
-def outputs_of(
-    fused: NDArray[np.float32],
-    *,
-    image: NDArray[np.float32] | None = None,
-    text: NDArray[np.float32] | None = None,
-    image_in_domain: float = 5.0,
-    text_in_domain: float = 5.0,
-    cosine: float = 1.0,
-) -> dict[str, NDArray[Any]]:
-    one, other = np.zeros(EMBEDDING_WIDTH, np.float32), np.zeros(EMBEDDING_WIDTH, np.float32)
-    one[0], other[0], other[1] = 1.0, cosine, np.sqrt(1 - cosine**2)
-    return {
-        "fused_logits": fused,
-        "image_logits": fused if image is None else image,
-        "text_logits": fused if text is None else text,
-        "fused_embedding": one,
-        "image_embedding": one,
-        "text_embedding": other,
-        "image_in_domain": np.array(image_in_domain, np.float32),
-        "text_in_domain": np.array(text_in_domain, np.float32),
-    }
-
-
-def calibrated(**changes: Any) -> Answerer:
-    calibration = deepcopy(CALIBRATION) | changes
-    Labels.model_validate_json(json.dumps(LABELS))
-    Calibration.model_validate_json(json.dumps(calibration))
-    return Answerer(LABELS, calibration)
-
-
-def classify(
-    outputs: dict[str, NDArray[Any]],
-    *,
-    answerer: Answerer | None = None,
-    image: bool = True,
-    text: bool = True,
-    attributes: tuple[str, ...] = tuple(LABELS["attributes"]),
-    top_k: int = 5,
-    precision: float = 0.98,
-) -> Classification:
-    return (answerer or calibrated()).classify(
-        outputs, image_present=image, text_present=text, attributes=attributes, top_k=top_k, precision=precision
-    )
-
-
-any_logits = st.lists(st.floats(-12, 12, width=32), min_size=10, max_size=10).map(lambda v: np.array(v, np.float32))
-
+from app.engine.items import AttributeAnswer
+from tests.engine.drawn_outputs import (
+    CALIBRATION,
+    LABELS,
+    LEVELS,
+    PATHS,
+    THRESHOLDS,
+    any_logits,
+    calibrated,
+    classify,
+    logits_for,
+    outputs_of,
+)
 
 # ---- hierarchy
 
@@ -303,94 +215,6 @@ def test_an_odd_title_is_read_beside_a_photo_and_abstains_alone() -> None:
 def test_a_score_that_is_no_number_abstains() -> None:
     found = classify(outputs_of(logits_for("Jeans"), image_in_domain=float("nan")))
     assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
-
-
-# ---- agreement
-
-
-def test_a_matching_title_agrees_without_conflicts() -> None:
-    agreement = classify(outputs_of(logits_for("Jeans"))).agreement
-    assert agreement is not None
-    assert agreement.score > 0.95
-    assert agreement.conflicts == ()
-
-
-def test_a_title_of_another_product_disagrees_and_says_where() -> None:
-    outputs = outputs_of(logits_for("Jeans"), image=logits_for("Jeans"), text=logits_for("Watches", gender="Men"), cosine=0.0)
-    agreement = classify(outputs).agreement
-    assert agreement is not None
-    assert agreement.score < 0.1
-    (conflict,) = agreement.conflicts
-    assert (conflict.attribute, conflict.image.label, conflict.text.label) == ("articleType", "Jeans", "Watches")
-    assert conflict.image.confidence == pytest.approx(0.99, abs=1e-6)
-    assert conflict.text.confidence == pytest.approx(0.99, abs=1e-6)
-
-
-def test_an_unsure_difference_is_no_conflict() -> None:
-    outputs = outputs_of(logits_for("Jeans"), text=logits_for("Shirts", share=0.3))
-    agreement = classify(outputs).agreement
-    assert agreement is not None
-    assert agreement.conflicts == ()
-
-
-@pytest.mark.parametrize(("image", "text"), [(True, False), (False, True)])
-def test_there_is_no_agreement_with_one_input(image: bool, text: bool) -> None:
-    assert classify(outputs_of(logits_for("Jeans")), image=image, text=text).agreement is None
-
-
-def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
-    assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
-
-
-def contradicting(limit: float = 0.1, photo_sure_from: float = 0.5) -> Answerer:
-    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit, "photo_sure_from": photo_sure_from})
-
-
-def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
-    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
-    found = classify(outputs, answerer=contradicting())
-    assert found.inputs == ("image",)
-    assert found.attributes == classify(outputs, text=False).attributes
-    assert found.agreement is not None
-    assert [conflict.attribute for conflict in found.agreement.conflicts] == ["articleType"]
-    assert classify(outputs, answerer=contradicting(0.0)).inputs == ("image", "text"), "a bundle without a limit"
-    matching = outputs_of(logits_for("Jeans"))
-    assert classify(matching, answerer=contradicting()).inputs == ("image", "text")
-
-
-def test_a_photo_that_does_not_show_what_it_is_overrules_no_title() -> None:
-    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
-    assert classify(outputs, answerer=contradicting(photo_sure_from=0.9)).inputs == ("image",)
-    found = classify(outputs, answerer=contradicting(photo_sure_from=0.9999))
-    assert found.inputs == ("image", "text")
-    assert found.attributes["articleType"].label == "Watches"
-    assert found.agreement is not None
-    assert found.agreement.conflicts, "it is said all the same"
-
-
-def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
-    outputs = outputs_of(
-        logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0, image_in_domain=-1.0
-    )
-    found = classify(outputs, answerer=contradicting())
-    assert found.inputs == ("image", "text")
-    assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
-
-
-@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1), st.floats(0, 1))
-def test_arrays_leave_out_the_titles_that_single_answers_do(
-    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float, sure: float
-) -> None:
-    outputs = outputs_of(
-        logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
-    )
-    answerer = contradicting(limit, sure)
-    found = classify(outputs, answerer=answerer)
-    assert found.agreement is not None
-    assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
-    if min(abs(found.agreement.score - limit), abs(float(answerer.photo_confidence(outputs)) - sure)) > 1e-6:
-        batch = {name: np.stack([value, value]) for name, value in outputs.items()}
-        assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
 
 
 def test_the_finest_level_says_what_an_item_is_wherever_it_stands() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.engine.scores import PATTERNS, ranked
-from tests.engine.test_answers import LABELS, LEVELS, calibrated, logits_for, outputs_of
+from tests.engine.drawn_outputs import LABELS, LEVELS, calibrated, logits_for, outputs_of
 
 TEMPERATURES = {"masterCategory": 0.7, "subCategory": 1.3, "articleType": 2.0, "gender": 0.5}
 ANSWERER = calibrated(

@@ -1,0 +1,97 @@
+"""What photo and title say of each other: how well they agree, and when a title is left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from app.engine.answers import Answerer
+from tests.engine.drawn_outputs import CALIBRATION, any_logits, calibrated, classify, logits_for, outputs_of
+
+
+def test_a_matching_title_agrees_without_conflicts() -> None:
+    agreement = classify(outputs_of(logits_for("Jeans"))).agreement
+    assert agreement is not None
+    assert agreement.score > 0.95
+    assert agreement.conflicts == ()
+
+
+def test_a_title_of_another_product_disagrees_and_says_where() -> None:
+    outputs = outputs_of(logits_for("Jeans"), image=logits_for("Jeans"), text=logits_for("Watches", gender="Men"), cosine=0.0)
+    agreement = classify(outputs).agreement
+    assert agreement is not None
+    assert agreement.score < 0.1
+    (conflict,) = agreement.conflicts
+    assert (conflict.attribute, conflict.image.label, conflict.text.label) == ("articleType", "Jeans", "Watches")
+    assert conflict.image.confidence == pytest.approx(0.99, abs=1e-6)
+    assert conflict.text.confidence == pytest.approx(0.99, abs=1e-6)
+
+
+def test_an_unsure_difference_is_no_conflict() -> None:
+    outputs = outputs_of(logits_for("Jeans"), text=logits_for("Shirts", share=0.3))
+    agreement = classify(outputs).agreement
+    assert agreement is not None
+    assert agreement.conflicts == ()
+
+
+@pytest.mark.parametrize(("image", "text"), [(True, False), (False, True)])
+def test_there_is_no_agreement_with_one_input(image: bool, text: bool) -> None:
+    assert classify(outputs_of(logits_for("Jeans")), image=image, text=text).agreement is None
+
+
+def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
+    assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
+
+
+def contradicting(limit: float = 0.1, photo_sure_from: float = 0.5) -> Answerer:
+    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit, "photo_sure_from": photo_sure_from})
+
+
+def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    found = classify(outputs, answerer=contradicting())
+    assert found.inputs == ("image",)
+    assert found.attributes == classify(outputs, text=False).attributes
+    assert found.agreement is not None
+    assert [conflict.attribute for conflict in found.agreement.conflicts] == ["articleType"]
+    assert classify(outputs, answerer=contradicting(0.0)).inputs == ("image", "text"), "a bundle without a limit"
+    matching = outputs_of(logits_for("Jeans"))
+    assert classify(matching, answerer=contradicting()).inputs == ("image", "text")
+
+
+def test_a_photo_that_does_not_show_what_it_is_overrules_no_title() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    assert classify(outputs, answerer=contradicting(photo_sure_from=0.9)).inputs == ("image",)
+    found = classify(outputs, answerer=contradicting(photo_sure_from=0.9999))
+    assert found.inputs == ("image", "text")
+    assert found.attributes["articleType"].label == "Watches"
+    assert found.agreement is not None
+    assert found.agreement.conflicts, "it is said all the same"
+
+
+def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
+    outputs = outputs_of(
+        logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0, image_in_domain=-1.0
+    )
+    found = classify(outputs, answerer=contradicting())
+    assert found.inputs == ("image", "text")
+    assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
+
+
+@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1), st.floats(0, 1))
+def test_arrays_leave_out_the_titles_that_single_answers_do(
+    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float, sure: float
+) -> None:
+    outputs = outputs_of(
+        logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
+    )
+    answerer = contradicting(limit, sure)
+    found = classify(outputs, answerer=answerer)
+    assert found.agreement is not None
+    assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
+    if min(abs(found.agreement.score - limit), abs(float(answerer.photo_confidence(outputs)) - sure)) > 1e-6:
+        batch = {name: np.stack([value, value]) for name, value in outputs.items()}
+        assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
