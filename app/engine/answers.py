@@ -7,9 +7,9 @@ was calibrated is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,13 @@ from app.engine.items import (
     Pattern,
 )
 from app.engine.label_layout import Floats, LabelLayout
-from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item, ranked
+from app.engine.ranking import best, ranking
+from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
 
 __all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features"]
 
 _AS_LIKELY = 0.0
 """The logit at which an input is as likely a made outlier as a real one."""
-_NOT_A_SIBLING = 2.0
-"""Taken off a probability to rank it below every other."""
 
 
 class Answerer:
@@ -42,7 +41,6 @@ class Answerer:
     def __init__(self, labels: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
         self.layout = LabelLayout(labels)
         self.attributes = self.layout.attributes
-        self._rows = np.arange(len(self.attributes))
         self._row = {name: row for row, name in enumerate(self.attributes)}
         self.hierarchy = self.layout.hierarchy
         self.hierarchy_paths = self.layout.hierarchy_paths
@@ -71,18 +69,8 @@ class Answerer:
         text_limit = self._min_logit["text"]
         self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
-        self._table = ScoreTable(self.layout, self._temperature)
-        # Rows of the hierarchy from coarse to fine, each with the parent's label index of every label (none for the first).
-        self._levels = [(self._row[name], self._parent_index(name)) for name in self.hierarchy if name in self._row]
+        self.table = ScoreTable(self.layout, self._temperature)
         self._least_confidences = lru_cache(maxsize=256)(self._find_least_confidences)
-
-    def _parent_index(self, name: str) -> NDArray[np.int64] | None:
-        """int64[labels]: the index of each label's parent. None where the level above is not answered."""
-        above = self.hierarchy.index(name) - 1
-        if above < 0 or self.hierarchy[above] not in self.attributes:
-            return None
-        parents = self.attribute_labels[self.hierarchy[above]]
-        return np.array([parents.index(self.layout.parent_label[name][label]) for label in self.attribute_labels[name]])
 
     @property
     def kind_attribute(self) -> str:
@@ -96,7 +84,7 @@ class Answerer:
 
     def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
         """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
-        return self._table.score(outputs)
+        return self.table.score(outputs)
 
     def classify(
         self,
@@ -139,7 +127,7 @@ class Answerer:
         readable = text_present and bool(self._is_readable(outputs["text_in_domain"][position]))
         contradicts = False
         if agreement is not None and self._agreement is not None and agreement.score < self._agreement.contradicts_below:
-            family = scores.probabilities[position, scores.patterns["image"], self._row[self.family_attribute]]
+            family = self.table.of_attribute(scores, self._row[self.family_attribute], "image")[:, position]
             contradicts = float(family.max()) >= self._agreement.photo_sure_from
         inputs: tuple[Modality, ...]
         pattern: Pattern
@@ -219,39 +207,32 @@ class Answerer:
         precision: float,
         abstains: bool,
     ) -> dict[str, AttributeAnswer]:
-        place = scores.patterns[pattern]
-        best = scores.best[position, place].tolist()
-        outside = scores.outside[position, place].tolist()
-        probabilities = np.minimum(scores.probabilities[position, place], 1.0)
-        confidences = probabilities[self._rows, best].tolist()
+        ranked = ranking(self.table, scores, pattern, top_k)
+        columns = [group[position] for group in ranked.columns]
+        values = [group[position] for group in ranked.values]
+        confidences = [values[group][place][0] for group, place in self.table.places]
+        outside = ranked.outside[position]
         least = self._least_confidences(pattern, precision)
         decisions: list[Decision] = [
             "abstain" if abstains else "accept" if floor is not None and sure >= floor else "review"
             for sure, floor in zip(confidences, least, strict=True)
         ]
-        # From coarse to fine: a child is never accepted above a parent in review, and no candidate contradicts the parent.
+        # From coarse to fine: a child is never accepted above a parent in review.
         above: int | None = None
-        for row, parents in self._levels:
-            if above is not None and decisions[above] != "accept" and decisions[row] == "accept":
-                decisions[row] = "review"
-            if above is not None and parents is not None:
-                probabilities[row, : len(parents)] -= _NOT_A_SIBLING * (parents != best[above])
-            above = row
-        columns, values = ranked(probabilities, top_k)
+        for level in self.table.levels:
+            if above is not None and decisions[above] != "accept" and decisions[level.row] == "accept":
+                decisions[level.row] = "review"
+            above = level.row
         answers: dict[str, AttributeAnswer] = {}
         for name in attributes:
             row = self._row[name]
             if outside[row] > 0.5 and not abstains:
                 answers[name] = AttributeAnswer(None, min(outside[row], 1.0), "not_applicable", ())
                 continue
-            labels, chosen = self.attribute_labels[name], best[row]
-            first = Candidate(labels[chosen], confidences[row])
-            others = [
-                Candidate(labels[column], value)
-                for column, value in zip(columns[row], values[row], strict=True)
-                if value >= 0.0 and column != chosen
-            ]
-            answers[name] = AttributeAnswer(first.label, first.confidence, decisions[row], (first, *others[: top_k - 1]))
+            labels, (group, place) = self.attribute_labels[name], self.table.places[row]
+            named = map(labels.__getitem__, columns[group][place])
+            candidates = tuple(map(_as_candidate, zip(named, values[group][place], strict=True)))
+            answers[name] = AttributeAnswer(candidates[0].label, confidences[row], decisions[row], candidates)
         return answers
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]]) -> Agreement | None:
@@ -259,24 +240,35 @@ class Answerer:
         return self._agree(self.score(one_item(outputs)), 0)
 
     def _agree(self, scores: Scores, position: int) -> Agreement | None:
-        table = self._agreement
-        if table is None or scores.cosine is None:
+        if self._agreement is None or scores.cosine is None:
             return None
-        image, text = (scores.patterns[pattern] for pattern in ("image", "text"))
-        sides = scores.probabilities[position, [image, text]]
-        # Where an attribute has no label both hold -1, which would count as agreement.
-        overlap = np.einsum("aw,aw->a", sides[0], np.maximum(sides[1], 0.0))
-        score = float(scores.cosine[position]) * table.cosine_weight + float(overlap @ table.weights) + table.bias
-        image_best, text_best = scores.best[position, [image, text]]
+        known: tuple[list[float], list[list[int]]] | None = scores.worked_out.get("agreement")
+        if known is None:
+            known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, self._agreement)
         conflicts = []
-        for row in np.flatnonzero((image_best != text_best) & (overlap < table.conflict_below)).tolist():
-            labels = self.attribute_labels[self.attributes[row]]
-            candidates = [
-                Candidate(labels[best[row]], float(min(1.0, side[row, best[row]])))
-                for side, best in ((sides[0], image_best), (sides[1], text_best))
-            ]
+        for row in known[1][position]:
+            labels, candidates = self.attribute_labels[self.attributes[row]], []
+            for pattern in PATTERNS[1:]:
+                answered = best(self.table, scores, pattern)
+                candidates.append(Candidate(labels[answered.label[position, row]], float(answered.confidence[position, row])))
             conflicts.append(Conflict(self.attributes[row], *candidates))
-        return Agreement(float(sigmoid(score)), tuple(conflicts))
+        return Agreement(known[0][position], tuple(conflicts))
+
+    def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> tuple[list[float], list[list[int]]]:
+        """Of every item: the score, and the rows of the attributes in conflict."""
+        overlap = self.table.overlap(scores)
+        total = cosine * table.cosine_weight + (overlap * table.weights).sum(axis=-1) + table.bias
+        conflicts: list[list[int]] = [[] for _ in total]
+        differs = overlap < table.conflict_below
+        if differs.any():
+            image, text = (best(self.table, scores, pattern).label for pattern in PATTERNS[1:])
+            for position, row in zip(*np.nonzero(differs & (image != text)), strict=True):
+                conflicts[position].append(int(row))
+        return sigmoid(total).tolist(), conflicts
+
+
+_as_candidate = cast("Callable[[tuple[str, float]], Candidate]", partial(tuple.__new__, Candidate))
+"""`Candidate._make` at a quarter of its price."""
 
 
 def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> Any:

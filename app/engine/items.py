@@ -40,9 +40,8 @@ class Candidate(NamedTuple):
     confidence: float
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeAnswer:
-    """The answer for one attribute.
+class AttributeAnswer(NamedTuple):
+    """The answer for one attribute. A tuple, as `Candidate` is.
 
     `label` is None and `candidates` empty when `decision` is `not_applicable`; `confidence` is then the probability
     that the attribute does not belong to the item.

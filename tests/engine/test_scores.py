@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.engine.scores import PATTERNS, ranked
+from app.engine.items import Pattern
+from app.engine.ranking import best, ranking
+from app.engine.scores import PATTERNS
 from tests.engine.drawn_outputs import LABELS, LEVELS, calibrated, logits_for, outputs_of
 
 TEMPERATURES = {"masterCategory": 0.7, "subCategory": 1.3, "articleType": 2.0, "gender": 0.5}
@@ -40,10 +41,13 @@ def test_a_batch_gives_what_one_attribute_at_a_time_gives(logits: NDArray[np.flo
         for row, name in enumerate(LABELS["attributes"]):
             labels = len(ANSWERER.attribute_labels[name])
             expected = ANSWERER.layout.probabilities(logits[:, place], name, ANSWERER.temperature(pattern, name))
-            np.testing.assert_allclose(scores.probabilities[:, place, row, :labels], expected, rtol=1e-12, atol=1e-300)
-            assert (scores.probabilities[:, place, row, labels:] < 0).all()
+            group, within = ANSWERER.table.places[row]
+            found = scores.groups[group][:, within, :, place].T
+            np.testing.assert_allclose(found[:, :labels], expected, rtol=1e-12, atol=1e-300)
+            assert not found[:, labels:].any()
             if name in LEVELS:  # elsewhere logits nearer than a rounding error may tie as probabilities
-                np.testing.assert_array_equal(scores.best[:, place, row], ANSWERER.layout.best_labels(logits[:, place], name))
+                answered = best(ANSWERER.table, scores, pattern).label[:, row]
+                np.testing.assert_array_equal(answered, ANSWERER.layout.best_labels(logits[:, place], name))
 
 
 @given(any_batch)
@@ -64,10 +68,28 @@ def test_only_the_outputs_that_there_are_are_scored() -> None:
     assert scores.cosine is None
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 9])
-def test_the_greatest_values_come_first_and_equal_ones_in_order(count: int) -> None:
-    values = np.array([[0.1, 0.4, 0.4, -1.0], [0.2, 0.0, 0.5, 0.3]])
-    columns, found = ranked(values, count)
-    if count > 1:  # which of two equal values is the one is left open
-        assert columns == [[1, 2, 0, 3][:count], [2, 3, 0, 1][:count]]
-    assert found == [[0.4, 0.4, 0.1, -1.0][:count], [0.5, 0.3, 0.2, 0.0][:count]]
+@given(any_batch, st.integers(1, 9), st.sampled_from(PATTERNS))
+def test_a_ranking_names_the_likeliest_labels_that_do_not_contradict_the_answered_parent(
+    logits: NDArray[np.float32], count: int, pattern: Pattern
+) -> None:
+    layout, table = ANSWERER.layout, ANSWERER.table
+    found = ranking(table, ANSWERER.score(batch_of(logits)), pattern, count)
+    for position, rows in enumerate(logits[:, PATTERNS.index(pattern)]):
+        for row, name in enumerate(LABELS["attributes"]):
+            group, place = table.places[row]
+            columns, values = found.columns[group][position][place], found.values[group][position][place]
+            expected = layout.probabilities(rows, name, ANSWERER.temperature(pattern, name))
+            np.testing.assert_allclose(values, expected[columns], rtol=1e-12, atol=1e-300)
+            candidates = set(range(len(expected)))
+            if name in LEVELS:
+                assert columns[0] == layout.best_labels(rows, name)
+            if name in LEVELS[1:]:
+                above = LEVELS[LEVELS.index(name) - 1]
+                parent = layout.layouts[above].labels[int(layout.best_labels(rows, above))]
+                labels = layout.layouts[name].labels
+                candidates = {label for label in candidates if layout.parent_label[name][labels[label]] == parent}
+            assert set(columns) <= candidates
+            assert len(set(columns)) == len(columns) == min(count, len(candidates))
+            assert values[1:] == sorted(values[1:], reverse=True)
+            left_out = [expected[label] for label in candidates - set(columns)]
+            assert not left_out or max(left_out) <= min(values[1:] or [1.0]) + 1e-12
