@@ -70,6 +70,9 @@ class Answerer:
         self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self.table = ScoreTable(self.layout, self._temperature)
+        hierarchy = self.table.hierarchy
+        self._conditional = hierarchy.conditional if hierarchy is not None else {}
+        self._levels = [self._row[name] for name in self.hierarchy if name in self._row]
         self._least_confidences = lru_cache(maxsize=256)(self._find_least_confidences)
 
     @property
@@ -211,7 +214,7 @@ class Answerer:
         columns = [group[position] for group in ranked.columns]
         values = [group[position] for group in ranked.values]
         confidences = [values[group][place][0] for group, place in self.table.places]
-        outside = ranked.outside[position]
+        outside, conditional = ranked.outside[position] if ranked.outside else [], self._conditional
         least = self._least_confidences(pattern, precision)
         decisions: list[Decision] = [
             "abstain" if abstains else "accept" if floor is not None and sure >= floor else "review"
@@ -219,15 +222,15 @@ class Answerer:
         ]
         # From coarse to fine: a child is never accepted above a parent in review.
         above: int | None = None
-        for level in self.table.levels:
-            if above is not None and decisions[above] != "accept" and decisions[level.row] == "accept":
-                decisions[level.row] = "review"
-            above = level.row
+        for row in self._levels:
+            if above is not None and decisions[above] != "accept" and decisions[row] == "accept":
+                decisions[row] = "review"
+            above = row
         answers: dict[str, AttributeAnswer] = {}
         for name in attributes:
             row = self._row[name]
-            if outside[row] > 0.5 and not abstains:
-                answers[name] = AttributeAnswer(None, min(outside[row], 1.0), "not_applicable", ())
+            if row in conditional and outside[conditional[row]] > 0.5 and not abstains:
+                answers[name] = AttributeAnswer(None, min(outside[conditional[row]], 1.0), "not_applicable", ())
                 continue
             labels, (group, place) = self.attribute_labels[name], self.table.places[row]
             named = map(labels.__getitem__, columns[group][place])
@@ -257,9 +260,9 @@ class Answerer:
     def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> tuple[list[float], list[list[int]]]:
         """Of every item: the score, and the rows of the attributes in conflict."""
         overlap = self.table.overlap(scores)
-        total = cosine * table.cosine_weight + (overlap * table.weights).sum(axis=-1) + table.bias
+        total = cosine * table.cosine_weight + (overlap * table.weights[:, None]).sum(axis=0) + table.bias
         conflicts: list[list[int]] = [[] for _ in total]
-        differs = overlap < table.conflict_below
+        differs = (overlap < table.conflict_below[:, None]).T
         if differs.any():
             image, text = (best(self.table, scores, pattern).label for pattern in PATTERNS[1:])
             for position, row in zip(*np.nonzero(differs & (image != text)), strict=True):

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.engine.items import Pattern
 from app.engine.label_layout import Floats
-from app.engine.scores import Indices, Scores, ScoreTable
+from app.engine.scores import FlatGroup, Indices, Scores, ScoreTable
 
 _CHOSEN = 4.0
 """The answered label's in place of its probability. It comes first, also where other paths of its parent add up to more."""
@@ -29,7 +28,7 @@ class Best:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Of one input pattern, in Python's own numbers, which are quicker to read one by one: by group of attributes, item, place
-    within the group, and rank. `outside`: by item and attribute."""
+    within the group, and rank. `outside`: by item and conditional attribute."""
 
     columns: list[list[list[list[int]]]]
     values: list[list[list[list[float]]]]
@@ -53,55 +52,60 @@ def ranking(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> 
     return known
 
 
-def _by_item(scores: Scores, pattern: Pattern) -> list[Floats]:
-    """float64[B, attributes, width] of each group, copied."""
-    place = scores.patterns[pattern]
-    return [np.ascontiguousarray(values[..., place].transpose(2, 1, 0)) for values in scores.groups]
+def _by_item(values: Floats, place: int) -> Floats:
+    """float64[B, attributes, width] of one pattern, copied."""
+    return np.ascontiguousarray(values[..., place].transpose(2, 1, 0))
+
+
+def _at(values: Floats, labels: Indices) -> Indices:
+    """int64[B, attributes]: where in all `values` float64[B, attributes, width] those of the labels are."""
+    return np.arange(0, values.size, values.shape[-1]).reshape(labels.shape) + labels
 
 
 def _best(table: ScoreTable, scores: Scores, pattern: Pattern) -> Best:
+    place = scores.patterns[pattern]
     label = np.empty((len(scores.path), len(table.places)), np.int64)
     confidence = np.empty(label.shape)
-    path = scores.path[:, scores.patterns[pattern]]
-    by_item = _by_item(scores, pattern)
-    for group, values in zip(table.groups, by_item, strict=True):
-        label[:, group.rows] = values.argmax(axis=-1)
-    for level in table.levels:
-        label[:, level.row] = level.label_of_path[path]
-    for group, values in zip(table.groups, by_item, strict=True):
-        chosen = label[:, group.rows].reshape(-1)
-        confidence[:, group.rows] = values.reshape(-1).take(_starts(values) + chosen).reshape(-1, len(group.rows))
+    for group, given in zip(table.groups, scores.groups, strict=True):
+        values = _by_item(given, place)
+        labels = values.argmax(axis=-1) if isinstance(group, FlatGroup) else group.label_of_path[scores.path[:, place]]
+        label[:, group.rows] = labels
+        confidence[:, group.rows] = values.reshape(-1).take(_at(values, labels))
     return Best(label, np.minimum(confidence, 1.0, out=confidence))
 
 
 def _rank(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
-    pattern_place = scores.patterns[pattern]
-    path = scores.path[:, pattern_place]
-    by_item = _by_item(scores, pattern)
-    items = np.arange(len(path))
-    confidences: list[Floats] = []
-    label_above = None
-    for level in table.levels:
-        label, values = level.label_of_path[path], by_item[level.group][:, level.place]
-        confidences.append(values[items, label])
-        if label_above is not None and level.strangers is not None:
-            values -= level.strangers[label_above]
-        values[items, label] = _CHOSEN
-        label_above = label
-    columns, found = [], []
-    for group, values in zip(table.groups, by_item, strict=True):
+    place = scores.patterns[pattern]
+    ranked = []
+    for group, given in zip(table.flat, scores.groups, strict=False):
+        values = _by_item(given, place)
         values -= group.beyond
-        labels = np.argsort(-values.reshape(-1, group.width), axis=1)[:, :count]
-        shape = (*values.shape[:2], -1)
-        columns.append(labels.reshape(shape))
-        found.append(values.reshape(-1).take(labels + _starts(values)[:, None]).reshape(shape))
-    for level, confidence in zip(table.levels, confidences, strict=True):
-        found[level.group][:, level.place, 0] = confidence
-    lists = [labels.tolist() for labels in columns], [np.minimum(values, 1.0).tolist() for values in found]
-    for group_columns, group_values, values in zip(*lists, found, strict=True):
-        if values[..., -1].min() < 0.0:
+        ranked.append(_greatest(values, count))
+    hierarchy = table.hierarchy
+    if hierarchy is not None:
+        values = _by_item(scores.groups[-1], place)
+        labels = hierarchy.label_of_path[scores.path[:, place]]
+        answered = _at(values, labels)
+        confidence = values.reshape(-1).take(answered)
+        above = np.zeros_like(labels)
+        above[:, 1:] = labels[:, :-1]
+        values -= hierarchy.strangers[np.arange(len(hierarchy.rows)), above]
+        values.reshape(-1)[answered] = _CHOSEN
+        columns, found = _greatest(values, count)
+        found[..., 0] = confidence
+        ranked.append((columns, found))
+    lists = [columns.tolist() for columns, _ in ranked], [np.minimum(found, 1.0).tolist() for _, found in ranked]
+    for group_columns, group_values, (_, found) in zip(*lists, ranked, strict=True):
+        if found[..., -1].min() < 0.0:
             _drop_ruled_out(group_columns, group_values)
-    return Ranking(*lists, scores.outside[:, :, pattern_place].T.tolist())
+    return Ranking(*lists, scores.outside[..., place].T.tolist())
+
+
+def _greatest(values: Floats, count: int) -> tuple[Indices, Floats]:
+    """The labels of the `count` greatest of the last axis (all where there are fewer), greatest first, and those values."""
+    columns = np.argsort(-values, axis=-1)[..., :count]
+    starts = np.arange(0, values.size, values.shape[-1]).reshape(*values.shape[:2], 1)
+    return columns, values.reshape(-1).take(columns + starts)
 
 
 def _drop_ruled_out(columns: list[list[list[int]]], values: list[list[list[float]]]) -> None:
@@ -111,8 +115,3 @@ def _drop_ruled_out(columns: list[list[list[int]]], values: list[list[list[float
             while row_values[-1] < 0.0:
                 row_values.pop()
                 row_columns.pop()
-
-
-def _starts(values: NDArray[np.float64]) -> Indices:
-    """Where each row begins."""
-    return np.arange(0, values.size, values.shape[-1])
