@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
+import string
 import threading
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.text import PADDING_ID, TitleTokenizer, clean_title
+from scripts.benchmark.processes import resident_mib
 
 TITLES = ["Puma Men Grey T-shirt", "Puma Men Blue T-shirt", "Nike Women Running Shoes", "Café au Lait Mug", "Casio Watch"] * 3
 MAX_TOKENS = 12
@@ -141,3 +146,15 @@ def test_one_tokenizer_serves_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc, as Linux has it")
+def test_words_that_were_cut_are_not_kept() -> None:
+    """Any client could fill the memory with them."""
+    chance = random.Random(1)
+    words = ["".join(chance.choices(string.ascii_lowercase, k=250)) for _ in range(10_000)]
+    TOKENIZER.encode(words[0])
+    before = resident_mib(os.getpid())
+    for word in words:
+        TOKENIZER.encode(word)
+    assert resident_mib(os.getpid()) - before < 10
