@@ -42,31 +42,43 @@ class Pace:
 
 
 class _Received:
-    """What has come of a body. A small one is joined once, at its end. A large one is a growing block from early on: the C
-    library takes that from the system and gives it back whole; pieces come out of its heap and may leave it 32 MiB larger."""
+    """What has come of a body. A small one is joined once, at its end. A large one is written into one growing block that the
+    C library takes from the system and gives back whole; pieces come out of its heap and may leave it 32 MiB larger."""
 
-    __slots__ = ("_block", "_pieces", "_pieces_bytes")
+    __slots__ = ("_block", "_pieces", "_size")
 
-    _MAX_PIECES_BYTES = 4 * 1024 * 1024
-    """More than a shop photo in base64, and no less than what `app.engine.memory` lets come out of the heap."""
+    _MAX_PIECES_BYTES = 512 * 1024
+    """More than nearly all shop photos in base64."""
+    _LEAST_BLOCK_BYTES = 4 * 1024 * 1024 + 1
+    """More than what `app.engine.memory` lets come out of the heap. What is not written to takes no memory."""
 
     def __init__(self) -> None:
-        self._block = bytearray()
+        self._block: bytearray | None = None
         self._pieces: list[bytes] = []
-        self._pieces_bytes = 0
+        self._size = 0
 
     def add(self, piece: bytes) -> None:
-        if self._block:
-            self._block += piece
-            return
-        self._pieces.append(piece)
-        self._pieces_bytes += len(piece)
-        if self._pieces_bytes > self._MAX_PIECES_BYTES:
-            self._block = bytearray().join(self._pieces)
-            self._pieces.clear()
+        if self._block is None:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size <= self._MAX_PIECES_BYTES:
+                return
+            self._block, pieces, self._size = bytearray(self._LEAST_BLOCK_BYTES), self._pieces, 0
+            self._pieces = []
+        else:
+            pieces = [piece]
+        for waiting in pieces:
+            end = self._size + len(waiting)
+            if end <= len(self._block):
+                self._block[self._size : end] = waiting
+            else:
+                del self._block[self._size :]
+                self._block += waiting
+            self._size = end
 
     def whole(self) -> bytes | bytearray:
-        if self._block:
+        if self._block is not None:
+            del self._block[self._size :]
             return self._block
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
