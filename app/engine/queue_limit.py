@@ -84,20 +84,22 @@ class QueueLimit:
         return queued > self._least_items and queued * seconds_per_item > self._short_s
 
     def _look_at_clock(self, queued: int, seconds_per_item: float, now_s: float) -> None:
-        if now_s - self._began_s >= max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item):
+        windows = int((now_s - self._began_s) / max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item))
+        if windows:
             # Half of a short queue: the runtime may soon have nothing to do.
             is_low = 2 * queued < max(self._least_items, self._short_s / seconds_per_item)
-            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item), is_low=is_low)
+            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item), is_low=is_low, silent=windows - 1)
 
-    def _end_window(self, now_s: float, *, is_long: bool, is_low: bool) -> None:
+    def _end_window(self, now_s: float, *, is_long: bool, is_low: bool, silent: int) -> None:
+        """`silent`: windows after it in which nothing was offered, so that nobody looked at the clock."""
         if self._read_in_vain > _MOST_IN_VAIN * self._answered:
             self._eagerness = max(_LEAST_EAGERNESS, self._eagerness / _STEP)
         elif is_low and self._refused:
             self._eagerness = min(_MOST_EAGERNESS, self._eagerness * _STEP)
-        is_excessive = is_long and self._offered > _EXCESS * self._answered
+        is_excessive = is_long and self._offered > _EXCESS * self._answered and not silent
         self._excessive = self._excessive + 1 if is_excessive else 0
-        self._quiet = 0 if self._refused else self._quiet + 1
-        if self._excessive >= _WINDOWS_TO_BEGIN or self._was_full:
+        self._quiet = (0 if self._refused else self._quiet + 1) + silent
+        if self._excessive >= _WINDOWS_TO_BEGIN or (self._was_full and silent < _WINDOWS_TO_END):
             self.is_overloaded = True
         elif self._quiet >= _WINDOWS_TO_END:
             self.is_overloaded = False

@@ -31,6 +31,8 @@ from tests.tiny_bundle import jpeg
 STEP_S = float(os.environ.get("OVERLOAD_STEP_S", "60"))
 SERVER_CORE, CLIENT_CORE = 0, 1
 SHARES = (0.8, 1.0, 2.0, 10.0)
+_CALM_S = 3.0
+"""After a step, until the service no longer takes what comes for more of the same."""
 BARE = """
 import sys, uvicorn
 async def app(scope, receive, send):

@@ -135,6 +135,15 @@ def test_a_burst_may_fill_the_queue(load: float, limit: QueueLimit) -> None:
     assert simulate(limit, load=load, burst=MAX_ITEMS - 10).refused == 0
 
 
+@pytest.mark.parametrize("load", [2.0, 10.0])
+def test_a_burst_after_an_overload_and_silence_may_fill_the_queue_too(load: float, limit: QueueLimit) -> None:
+    simulate(limit, load=load)
+    assert limit.is_overloaded
+    for queued in range(MAX_ITEMS):
+        assert limit.admits(1, queued=queued, seconds_per_item=PACE_S, now_s=22.0), queued
+    assert not limit.is_overloaded
+
+
 def test_a_little_too_much_is_overload_once_the_queue_has_been_full(limit: QueueLimit) -> None:
     outcome = simulate(limit, load=1.2, seconds=60)
     assert outcome.wait_ms(0.8) < 1000 * SHORT_S + 20
