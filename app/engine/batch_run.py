@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import structlog
 
 from app.engine.errors import ItemError, ItemFailedError
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow
+
+logger = structlog.get_logger(__name__)
 
 ReadItem = Callable[[int], ItemRow | ItemError | None]
 """Reads the item at an index of its submission; None when another thread will see to it. Never raises."""
@@ -19,7 +22,8 @@ Outcome = ItemOutputs | ItemError
 
 
 def run_batch(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
-    """What the runtime says of each. One item never fails its neighbours: where the batch fails, each is run alone."""
+    """What the runtime says of each. One item never fails its neighbours: where the batch fails, each is run alone. What fails
+    then is logged: its sender is told that it is in the log."""
     if not rows:
         return []
     try:
@@ -34,6 +38,8 @@ def _run(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
     finite = np.ones(len(rows), np.bool_)
     for values in outputs.values():
         finite &= np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
+    if not finite.all():
+        logger.error("outputs_not_finite", items=int((~finite).sum()))
     shared = BatchOutputs(outputs)
     return [
         ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed() for position, row in enumerate(rows)
@@ -43,7 +49,8 @@ def _run(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
 def _run_alone(runtime: Runtime, row: ItemRow) -> Outcome:
     try:
         return _run(runtime, [row])[0]
-    except Exception:
+    except Exception as error:  # a defect of ours; the type alone holds nothing of the item
+        logger.error("item_not_answered", error=type(error).__name__)
         return _item_failed()
 
 

@@ -3,6 +3,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.engine.batch_plan import plan_batches
 from app.engine.batcher import Batcher
@@ -213,19 +214,23 @@ async def test_a_poison_item_fails_alone(batcher: Batcher, doubling: DoublingRun
     doubling.on_batch = refuse_thirteen
     first = await occupy(batcher, doubling)
     mixed, neighbour = send(batcher, [1, 13, 2]), send(batcher, [3])
-    doubling.gate.set()
-    await first
-    outcomes = await mixed.wait()
+    with capture_logs() as logged:
+        doubling.gate.set()
+        await first
+        outcomes = await mixed.wait()
     assert isinstance(outcomes[1], ItemFailedError)
     assert outcomes[1].code == "internal_error"
+    assert logged == [{"event": "item_not_answered", "error": "ValueError", "log_level": "error"}]
     assert doubles(outcomes) == [2.0, 4.0]
     assert doubles(await neighbour.wait()) == [6.0]
     assert batcher.is_alive()
 
 
 async def test_an_item_answered_with_nan_fails_alone(batcher: Batcher) -> None:
-    outcomes = await send(batcher, [1, -1, 2]).wait()
+    with capture_logs() as logged:
+        outcomes = await send(batcher, [1, -1, 2]).wait()
     assert isinstance(outcomes[1], ItemFailedError)
+    assert logged == [{"event": "outputs_not_finite", "items": 1, "log_level": "error"}]
     assert doubles(outcomes) == [2.0, 4.0]
 
 
