@@ -130,6 +130,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_argument("--photos", nargs="+", type=Path, default=[], metavar="PATH", help="photo folders or zips")
     parser.add_argument("--epochs", type=int, help="instead of the config's")
     parser.add_argument("--taught-epochs", type=int, help="instead of the config's; 0 trains without a second round")
+    parser.add_argument("--unmixed-epochs", type=int, help="instead of the config's; epochs of the last round")
     parser.add_argument("--finishing-passes", type=int, help="instead of the config's")
     parser.add_argument("--seed", type=int, help="instead of the config's")
 
@@ -164,7 +165,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> RunConfig:
             config = load_preset(arguments.preset, arguments.data)
         if arguments.name:
             config = replace(config, name=arguments.name)
-    changeable = ("epochs", "taught_epochs", "finishing_passes", "seed")
+    changeable = ("epochs", "taught_epochs", "unmixed_epochs", "finishing_passes", "seed")
     overrides = {key: value for key in changeable if (value := getattr(arguments, key)) is not None}
     values = {"name": config.name, "training": overrides}
     config = read_dataclass(RunConfig, values, source="the command line", base=config)

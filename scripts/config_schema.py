@@ -93,7 +93,7 @@ class TrainingConfig:
     """How long and how hard to train."""
 
     epochs: Annotated[int, Between(0, 10_000)] = 20
-    """0, for a run that starts from a bundle (`--from`): only what follows the epochs, the finishing passes."""
+    """0, for a run that starts from a bundle (`--from`): only what follows the epochs."""
     batch_size: Annotated[int, Between(1, 65_536)] = 256
     learning_rate: Annotated[float, Between(1e-8, 10)] = 3e-3
     weight_decay: Annotated[float, Between(0, 1)] = 0.02
@@ -111,6 +111,9 @@ class TrainingConfig:
     taught_epochs: Annotated[int, Between(0, 10_000)] = 0
     """Epochs of a second round with photos of full size. It starts from the first round's averaged weights, at half of the
     learning rate, and learns from what those weights answer beside the labels (`scripts.teaching`)."""
+    unmixed_epochs: Annotated[int, Between(0, 10_000)] = 0
+    """Epochs of a last round with photos of full size, none of which is mixed with another's, at a fifth of the learning rate.
+    What mixing blurs (a colour, a pattern) is learned then."""
     bfloat16: bool = True
     """Multiply in bfloat16 while fitting, where the CPU can (TensorFlow only); weights and sums stay in float32."""
     progressive_resizing: bool = True
@@ -122,6 +125,11 @@ class TrainingConfig:
     """Passes after the last epoch, for a model that reads both, in which the photo branch is held and only what reads
     titles and joins the two is trained, on titles that are changed less. One costs a sixth of an epoch with photos."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 1
+
+    @property
+    def all_epochs(self) -> int:
+        """Of all rounds."""
+        return self.epochs + self.taught_epochs + self.unmixed_epochs
 
     @property
     def strokes_are_outliers(self) -> bool:

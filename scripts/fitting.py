@@ -102,7 +102,7 @@ def fit(
     history: list[dict[str, float]] = []
     if resume and checkpoint.exists():
         history = stored_state(checkpoint)["history"]
-        print(f"resuming after epoch {len(history)} of {training.epochs + training.taught_epochs}", flush=True)
+        print(f"resuming after epoch {len(history)} of {training.all_epochs}", flush=True)
     names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
     with_photo = train_rows[rows.photo_present[train_rows]]
     sized, size, taught = rows, rows.photos.shape[1:3], None
@@ -110,6 +110,7 @@ def fit(
         for this in rounds(network, training, has_image=bool(network.image_height and len(with_photo))):
             if len(history) > this.stop:
                 continue
+            model.mix.share = training.mixed_photo_share if this.is_mixed else 0.0  # before it is compiled
             optimizer = _optimizer(model, this, steps_per_epoch(len(train_rows), training.batch_size), training)
             if len(history) > this.start:
                 restore_checkpoint(checkpoint, model, [optimizer])
@@ -135,7 +136,7 @@ def fit(
                     strokes_are_outliers=training.strokes_are_outliers,
                     title_changes=training.title_changes,
                     handheld_photo_share=training.handheld_photo_share,
-                    taught=taught,
+                    taught=taught if this.is_taught else None,
                 )
                 started = time.monotonic()
                 with warnings.catch_warnings():
@@ -159,8 +160,7 @@ def fit(
                     for name, value in entry.items()
                     if not name.startswith("val_") or name.startswith(first)
                 )
-                of = training.epochs + training.taught_epochs
-                print(f"epoch {epoch + 1}/{of}  {size[0]}x{size[1]}  {shown}", flush=True)
+                print(f"epoch {epoch + 1}/{training.all_epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
             optimizer.use_averages(model.trainable_variables)
             if this.is_taught:
                 meet_half_way(model.trainable_variables, _kept(run_dir / FIRST_ROUND))

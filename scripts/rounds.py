@@ -23,20 +23,26 @@ class Round:
     stop: int
     learning_rate: float
     sizes: list[tuple[int, int]]
-    is_taught: bool
+    is_taught: bool = False
+    is_mixed: bool = True
 
 
 def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:
-    """The first round, and a second one taught by its result where that is asked for and there are photos. None without
-    epochs."""
-    if not training.epochs:
-        return []
+    """The first round, and where they are asked for and there are photos a second one taught by its result and a last one
+    without mixed photos. None without epochs."""
     full = (network.image_height, network.image_width)
-    sizes = photo_sizes(network, training) if network.image_height else [full] * training.epochs
-    result = [Round(0, training.epochs, training.learning_rate, sizes, is_taught=False)]
-    if training.taught_epochs and has_image:
-        stop = training.epochs + training.taught_epochs
-        result.append(Round(training.epochs, stop, training.learning_rate / 2, [full] * training.taught_epochs, is_taught=True))
+    rate, result, stop = training.learning_rate, [], 0
+
+    def add(epochs: int, learning_rate: float, sizes: list[tuple[int, int]], **kind: bool) -> None:
+        nonlocal stop
+        if epochs:
+            result.append(Round(stop, stop + epochs, learning_rate, sizes, **kind))
+        stop += epochs
+
+    add(training.epochs, rate, photo_sizes(network, training) if network.image_height else [full] * training.epochs)
+    if has_image:
+        add(training.taught_epochs, rate / 2, [full] * training.taught_epochs, is_taught=True)
+        add(training.unmixed_epochs, rate / 5, [full] * training.unmixed_epochs, is_mixed=False)
     return result
 
 

@@ -163,8 +163,9 @@ def test_the_command_line_reaches_every_source(tmp_path: Path) -> None:
         CatalogueConfig(path=tmp_path / "items.csv", text_column="title", label_columns=("category",)),
         training=TrainingConfig(epochs=2, seed=9),
     )
-    short = parse("--preset", "fashion", "--data", "/data", "--taught-epochs", "0", "--finishing-passes", "2").training
-    assert (short.taught_epochs, short.finishing_passes) == (0, 2)
+    rounds = ("--taught-epochs", "0", "--unmixed-epochs", "3", "--finishing-passes", "2")
+    short = parse("--preset", "fashion", "--data", "/data", *rounds).training
+    assert (short.taught_epochs, short.unmixed_epochs, short.finishing_passes) == (0, 3, 2)
     assert short.epochs == load_preset("fashion").training.epochs, "what no flag names stays"
     assert parse("--preset", "fashion", "--data", "/data").catalogue.path == Path("/data/styles.csv")
     by_flags = parse("--catalogue", "my items.csv.gz", "--text-column", "t", "--label-columns", "a", "b", "--data", "/d")

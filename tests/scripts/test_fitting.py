@@ -18,6 +18,7 @@ from scripts.batches import Rows, group_titles
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.fitting import FIRST_ROUND, TAUGHT, AveragingAdamW, WarmupCosine, fit
+from scripts.image_augmentation import PhotoMixing
 from scripts.labels import build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
@@ -77,11 +78,14 @@ def eager() -> Iterator[None]:
 
 
 TAUGHT_TRAINING = replace(TRAINING, epochs=1, taught_epochs=2)
+UNMIXED_TRAINING = replace(TRAINING, epochs=1, unmixed_epochs=2, mixed_photo_share=0.5)
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-@pytest.mark.parametrize(("training", "killed_after"), [(TRAINING, 1), (TAUGHT_TRAINING, 1), (TAUGHT_TRAINING, 2)])
+@pytest.mark.parametrize(
+    ("training", "killed_after"), [(TRAINING, 1), (TAUGHT_TRAINING, 1), (TAUGHT_TRAINING, 2), (UNMIXED_TRAINING, 2)]
+)
 def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
     training: TrainingConfig,
     killed_after: int,
@@ -105,7 +109,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
         history, weights = run(whole, training=training)
     resumed_history, resumed_weights = run(killed, resume=True, training=training)
 
-    epochs = training.epochs + training.taught_epochs
+    epochs = training.all_epochs
     assert f"resuming after epoch {killed_after} of {epochs}" in capfd.readouterr().out
     without_time = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in h] for h in (history, resumed_history)]
     assert len(without_time[0]) == epochs
@@ -141,6 +145,33 @@ def test_the_second_round_is_gentler_and_at_full_size() -> None:
     assert (first.is_taught, second.is_taught) == (False, True)
     assert len(rounds(NETWORK, training, has_image=False)) == 1, "there is no photo to learn from"
     assert rounds(NETWORK, replace(training, epochs=0, taught_epochs=0), has_image=True) == []
+
+
+def test_the_last_round_is_gentle_and_mixes_no_photos() -> None:
+    training = replace(UNMIXED_TRAINING, taught_epochs=1, learning_rate=0.4)
+    *_, taught, last = rounds(NETWORK, training, has_image=True)
+    assert (taught.stop, last.start, last.stop) == (2, 2, 4)
+    assert last.learning_rate == pytest.approx(0.08)
+    assert (taught.is_mixed, last.is_mixed, last.is_taught) == (True, False, False)
+    (alone,) = rounds(NETWORK, replace(UNMIXED_TRAINING, epochs=0), has_image=True)
+    assert (alone.start, alone.stop, alone.is_mixed) == (0, 2, False)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_photos_are_mixed_until_the_last_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    mix = PhotoMixing.call
+
+    def keep_share(self: PhotoMixing, image: Any, present: Any) -> Any:
+        shares.append(self.share)
+        return mix(self, image, present)
+
+    monkeypatch.setattr(PhotoMixing, "call", keep_share)
+    run(tmp_path, training=replace(UNMIXED_TRAINING, finishing_passes=0))
+    first = shares.count(0.5)
+    assert first > 0
+    assert shares == [0.5] * first + [0.0] * (2 * first)
 
 
 # ---- checkpoints
