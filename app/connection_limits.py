@@ -161,7 +161,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > self.limits.max_url_bytes:
-            raise _LONG_URL
+            raise _LONG_URL.anew()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
@@ -169,7 +169,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
             return
         self._field_bytes += len(name) + len(value) + 4
         if self._field_bytes + len(self.url) > self.limits.max_head_bytes or len(self.headers) > self.limits.max_headers:
-            raise _LARGE_HEAD
+            raise _LARGE_HEAD.anew()
 
     def on_headers_complete(self) -> None:
         # Before anything answers.

@@ -43,6 +43,10 @@ class Refusal(Exception):
         self.reason = reason
         self.text = text
 
+    def anew(self) -> Refusal:
+        """To be raised. An exception raised again and again keeps every frame that it ever left, connection and all."""
+        return Refusal(self.status, self.reason, self.text)
+
 
 MALFORMED = Refusal(400, "malformed", "The request is not well-formed HTTP (RFC 9112).")
 
@@ -213,7 +217,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         else:
             well_formed = False
         if not well_formed:
-            raise MALFORMED
+            raise MALFORMED.anew()
 
     def on_body(self, body: bytes) -> None:
         # As the base class does, with another bound.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from app import metrics
+from app.connection_limits import LimitedHttpProtocol
 from app.settings import Settings
 from tests.api.listening import Client, connected, is_whole, listening, request
 from tests.conftest import FakeEngine
@@ -323,3 +325,20 @@ async def test_what_was_refused_is_not_refused_again_for_being_slow() -> None:
         assert (await client.receive()).startswith(b"HTTP/1.1 400 ")
         await asyncio.sleep(1.0)
     assert faults == []
+
+
+async def test_connections_that_were_refused_are_let_go(port: int) -> None:
+    """An exception that is raised again keeps what it was raised in before: the connection, and what had come on it."""
+    bad_heads = (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        LIVE[:-2] + b"A: b\r\n" * 500,
+    )
+    for _ in range(10):
+        for head in bad_heads:
+            async with connected(port) as client:
+                client.send(head)
+                await client.receive()
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert sum(isinstance(thing, LimitedHttpProtocol) for thing in gc.get_objects()) <= len(bad_heads)
