@@ -214,7 +214,7 @@ class Answerer:
         columns = [group[position] for group in ranked.columns]
         values = [group[position] for group in ranked.values]
         confidences = [values[group][place][0] for group, place in self.table.places]
-        outside, conditional = ranked.outside[position] if ranked.outside else [], self._conditional
+        outside, conditional = ranked.outside[position], self._conditional
         least = self._least_confidences(pattern, precision)
         decisions: list[Decision] = [
             "abstain" if abstains else "accept" if floor is not None and sure >= floor else "review"

@@ -88,7 +88,7 @@ class Hierarchy:
         finest = len(levels) - 1
         outside = {}
         if names[-1] == layout.hierarchy[-1]:
-            found = {row: np.flatnonzero(layout.applies[name] == 0) for row, name in _conditional(layout)}
+            found = {layout.attributes.index(name): np.flatnonzero(flags == 0) for name, flags in layout.applies.items()}
             outside = {row: paths for row, paths in found.items() if paths.size}
         self.conditional = {row: place for place, row in enumerate(outside)}
         # Every label, and every attribute that does not belong to some paths, is a sum over paths; of neighbours in one list,
@@ -102,7 +102,7 @@ class Hierarchy:
         self._added = np.concatenate(parts)
         self._first = np.cumsum([0, *(part.size for part in parts[:-1])])
         self._place_of_label = np.array([place for place, _ in sums])
-        self.strangers = np.full((len(levels), max(1, *(len(level.labels) for level in levels[:-1])), self.width), RULED_OUT)
+        self.strangers = np.full((len(levels), max([1, *(len(level.labels) for level in levels[:-1])]), self.width), RULED_OUT)
         for number, (name, level) in enumerate(zip(names, levels, strict=True)):
             labels = self.strangers[number, :, : len(level.labels)]
             labels[:] = 0.0
@@ -119,10 +119,6 @@ class Hierarchy:
         values = np.zeros((self.width * len(self.rows), *shape))
         values[self._place_of_label] = sums[: self._place_of_label.size]
         return values.reshape(self.width, len(self.rows), *shape), sums[self._place_of_label.size :]
-
-
-def _conditional(layout: LabelLayout) -> list[tuple[int, str]]:
-    return [(row, name) for row, name in enumerate(layout.attributes) if name in layout.applies]
 
 
 class ScoreTable:

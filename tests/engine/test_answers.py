@@ -239,3 +239,14 @@ def test_a_model_with_one_flat_attribute_answers() -> None:
     )  # fmt: skip
     assert [candidate.label for candidate in found.attributes["digit"].candidates] == ["1", "2"]
     assert answerer.kind_attribute == "digit"
+
+
+def test_a_model_with_one_level_answers() -> None:
+    heads = [{"kind": "hierarchy", "offset": 0, "size": 3, "levels": ["kind"], "paths": [["Bag"], ["Shoe"], ["Watch"]]}]
+    answerer = Answerer(
+        {"format_version": 1, "attributes": ["kind"], "heads": heads, "applies": {}},
+        {"format_version": 1, "patterns": {}, "in_domain": {"image": None, "text": None}, "agreement": None},
+    )
+    outputs = {"image_logits": np.array([0.0, 2.0, 1.0], np.float32), "image_in_domain": np.array(1.0)}
+    found = answerer.classify(outputs, image_present=True, text_present=False, attributes=["kind"], top_k=2, precision=0.9)
+    assert [candidate.label for candidate in found.attributes["kind"].candidates] == ["Shoe", "Watch"]
