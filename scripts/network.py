@@ -48,8 +48,9 @@ class BidirectionalGRU(layers.Layer):  # type: ignore[misc]
     def call(self, tokens: Any, mask: Any) -> Any:
         projected = ops.matmul(tokens, self.input_kernel) + self.input_bias
         keep = ops.expand_dims(ops.cast(mask, projected.dtype), -1)
-        forward = self._run(projected[:, :, : 3 * self.units], keep, 0, reverse=False)
-        backward = self._run(projected[:, :, 3 * self.units :], keep, 1, reverse=True)
+        forward, backward = ops.split(projected, 2, axis=-1)
+        forward = self._run(forward, keep, 0, reverse=False)
+        backward = self._run(backward, keep, 1, reverse=True)
         return ops.concatenate([forward, backward], axis=-1)
 
     def _run(self, projected: Any, keep: Any, direction: int, *, reverse: bool) -> Any:
@@ -57,14 +58,16 @@ class BidirectionalGRU(layers.Layer):  # type: ignore[misc]
         kernel, bias = self.recurrent_kernels[direction], self.recurrent_biases[direction]
         state = ops.zeros_like(projected[:, 0, :units])
         states = [state] * steps
+        # Split rather than sliced: LiteRT's slices go element by element, and took a tenth of a whole forward pass.
+        update_inputs, reset_inputs, proposal_inputs = (ops.unstack(part, axis=1) for part in ops.split(projected, 3, axis=-1))
+        keep_steps = ops.unstack(keep, axis=1)
         for step in reversed(range(steps)) if reverse else range(steps):
-            inner = ops.matmul(state, kernel) + bias
-            outer = projected[:, step]
-            gates = ops.sigmoid(outer[:, : 2 * units] + inner[:, : 2 * units])
-            update, reset = gates[:, :units], gates[:, units:]
-            proposal = ops.tanh(outer[:, 2 * units :] + reset * inner[:, 2 * units :])
+            update, reset, proposal = ops.split(ops.matmul(state, kernel) + bias, 3, axis=-1)
+            update = ops.sigmoid(update_inputs[step] + update)
+            reset = ops.sigmoid(reset_inputs[step] + reset)
+            proposal = ops.tanh(proposal_inputs[step] + reset * proposal)
             moved = update * state + (1.0 - update) * proposal
-            state = state + keep[:, step] * (moved - state)  # padding leaves the state alone
+            state = state + keep_steps[step] * (moved - state)  # padding leaves the state alone
             states[step] = state
         return ops.stack(states, axis=1)
 

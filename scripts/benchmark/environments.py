@@ -16,7 +16,7 @@ from pathlib import Path
 from scripts.benchmark.contenders import ROOT, Contender, environment_folder
 
 # What `app.engine` imports; the versions are the project's own.
-_ENGINE_PACKAGES = ("pydantic", "pillow", "numpy", "tokenizers", "structlog", "prometheus-client", "ai-edge-litert")
+_ENGINE_PACKAGES = ("pydantic", "pybase64", "pillow", "numpy", "tokenizers", "structlog", "prometheus-client", "ai-edge-litert")
 _COMPLETE = "benchmark.json"
 """Written last: names what was installed."""
 INSTALL_TIMEOUT_S = 1800

@@ -7,7 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from app.engine.runtimes.base import INPUT_NAMES, OUTPUT_NAMES
 from scripts.config import NetworkConfig
@@ -156,6 +159,18 @@ def test_the_recurrent_layer_is_a_gru_in_both_directions() -> None:
             expected = expected[::-1] if direction else expected
             half = found[row, :length, direction * units : (direction + 1) * units]
             assert np.allclose(half, expected, atol=1e-5)
+
+
+def test_no_step_of_the_recurrent_layer_is_a_slice_on_litert() -> None:
+    """Its slices go element by element: four a step cost a tenth of the shipped model's forward pass."""
+    layer, steps = BidirectionalGRU(4), 5
+    layer(np.zeros((1, steps, 3), np.float32), np.ones((1, steps), bool))
+    signature = [tf.TensorSpec([1, steps, 3], tf.float32), tf.TensorSpec([1, steps], tf.bool)]
+    frozen = convert_variables_to_constants_v2(tf.function(layer, input_signature=signature).get_concrete_function())
+    converted = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    operations = [operation["op_name"] for operation in Interpreter(model_content=converted)._get_ops_details()]
+    assert operations.count("FULLY_CONNECTED") >= steps
+    assert operations.count("STRIDED_SLICE") + operations.count("SLICE") < steps
 
 
 def test_multiply_accumulates_are_those_of_the_convolutions() -> None:

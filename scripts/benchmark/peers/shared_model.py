@@ -10,17 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
-
 from app.api.answers import render_classification
+from app.api.base64_text import decode_base64
 from app.engine.items import Item
 from app.engine.submission import ItemRow
 from scripts.benchmark.opened_bundle import MAX_BATCH_ITEMS, OpenedBundle
 
 __all__ = ["BUNDLE_VARIABLE", "MAX_BATCH_ITEMS", "SharedModel"]
 
-# The decoder that `app.api.items` chose; that module itself needs the service's version of Starlette.
-_BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 BUNDLE_VARIABLE = "BENCHMARK_BUNDLE"
 
 
@@ -32,7 +29,7 @@ class SharedModel:
 
     def read(self, image: str, text: str) -> ItemRow:
         """One row of model input from a photo in base64 and a title. From any thread."""
-        return self._bundle.read(Item(image=_BASE64.validate_strings(image), text=text))
+        return self._bundle.read(Item(image=decode_base64(image), text=text))
 
     def answer(self, rows: Sequence[ItemRow]) -> list[dict[str, Any]]:
         """One answer per row, as the service renders it."""

@@ -1,0 +1,34 @@
+"""Base64 text to bytes, as quick as the processor's vectors allow.
+
+Owns which spellings are taken: RFC 4648's two alphabets, with or without padding, and no bits beyond the last byte. Refuses to
+know what is in it, and which problem it is.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Final
+
+import pybase64
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+# Compiled and strict, takes the URL-safe alphabet and missing padding: 77 kB in 60 µs, where binascii takes 170.
+_LENIENT: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+
+
+def decode_base64(encoded: str) -> bytes:
+    """The bytes that the text stands for. Raises ValueError where it is not base64."""
+    try:
+        # A tenth of the other's time: all photos that are spelled as most are go this way.
+        decoded: bytes = pybase64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    else:
+        # It lets bits beyond the last byte pass: two texts of one photo.
+        rest = len(decoded) % 3
+        if not rest or encoded[-4:] == binascii.b2a_base64(decoded[-rest:], newline=False).decode("ascii"):
+            return decoded
+    try:
+        return _LENIENT.validate_strings(encoded)
+    except ValidationError:
+        raise ValueError("not base64") from None
