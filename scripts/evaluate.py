@@ -1,6 +1,6 @@
 """Print how good a bundle is on a split it was not trained on, or how two bundles differ.
 
-    python -m scripts.evaluate models/fashion/2 --preset fashion --data FOLDER --runtime litert
+    python -m scripts.evaluate models/fashion/2 --preset fashion --data FOLDER
     python -m scripts.evaluate models/mine/2 --config mine.toml --split val --json quality.json
     python -m scripts.evaluate models/mine/2 --config mine.toml --protocols P3 retrieval
     python -m scripts.evaluate --compare models/mine/1 models/mine/2 --config mine.toml --split val
@@ -159,10 +159,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: test")
     parser.add_argument(
         "--runtime",
-        default=["tensorflow"],
+        default=["litert"],
         nargs="+",
         choices=runtimes,
-        help="default: tensorflow; with --compare one for each",
+        help="default: litert, which serves by default; with --compare one for each",
     )
     parser.add_argument(
         "--protocols",

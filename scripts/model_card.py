@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.config import RunConfig
 
+RUNTIMES = {"litert": "LiteRT, as it is served by default", "tensorflow": "TensorFlow"}
 TITLES = {"both": "photo + title", "image": "photo only", "text": "title only"}
 
 
@@ -37,7 +38,7 @@ def model_card(config: RunConfig, manifest: Mapping[str, Any], quality: Mapping[
         f"- Rows: {splits}; {data['rows_dropped']:,} dropped. Calibrated on val; test was never trained or tuned on.",
         f"- Embedding space `{manifest['space_id']}`, prefixes {', '.join(map(str, manifest['dimensions']))}",
         "",
-        f"## Quality on {quality['split']} ({quality['rows']:,} rows)",
+        f"## Quality on {quality['split']} ({quality['rows']:,} rows, on {RUNTIMES[quality['runtime']]})",
     ]
     for pattern, figures in quality["patterns"].items():
         lines += [

@@ -22,12 +22,12 @@ from scripts.served_model import ServedModel
 def seal_with_figures(
     folder: Path, manifest: Mapping[str, Any], *, config: RunConfig, catalogue: Catalogue, split: str
 ) -> tuple[ServedModel, Quality]:
-    """Add `metrics.json`, `MODEL_CARD.md` and the manifest to a folder that has all the rest. Returns the bundle as TensorFlow
-    serves it and its figures on `split`."""
+    """Add `metrics.json`, `MODEL_CARD.md` and the manifest to a folder that has all the rest. Returns the bundle as it is
+    served by default, on LiteRT, and its figures on `split`."""
     seal(folder, manifest)
     served = ServedModel(folder)
     quality = evaluate_bundle(served, catalogue, split=split)
-    quality["litert"] = runtime_parity(served, ServedModel(folder, runtime="litert"), catalogue, split=split)
+    quality["litert"] = runtime_parity(ServedModel(folder, runtime="tensorflow"), served, catalogue, split=split)
     write_json(folder / "metrics.json", quality)
     (folder / "MODEL_CARD.md").write_text(model_card(config, manifest, quality, catalogue.report.to_json()))
     seal(folder, manifest)

@@ -26,7 +26,7 @@ Outputs = dict[str, NDArray[np.float32]]
 class ServedModel:
     """Raises BundleError when the service would refuse the bundle."""
 
-    def __init__(self, folder: Path, *, runtime: RuntimeName = "tensorflow", threads: int = 0) -> None:
+    def __init__(self, folder: Path, *, runtime: RuntimeName = "litert", threads: int = 0) -> None:
         # The bundle checks its name against its folders, which "." would hide.
         self.bundle: Bundle = load_bundle(folder.resolve())
         self.spec = self.bundle.spec()

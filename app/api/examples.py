@@ -32,7 +32,7 @@ EMBED_REQUESTS: dict[str, Any] = {
     "photo_and_title": {"summary": "Photo and title", "value": {"items": [BOTH]}},
     "title_only": {"summary": "A search query", "value": {"items": [TITLE_ONLY], "modality": "text"}},
     "compact": {
-        "summary": "Base64, half the space on the wire",
+        "summary": "Base64, a quarter of the size",
         "value": {"items": [BOTH, PHOTO_ONLY], "model": "fashion", "encoding": "base64"},
     },
 }
@@ -44,7 +44,7 @@ _TSHIRT = {
     "decision": "accept",
     "candidates": [{"label": "Tshirts", "confidence": 0.993}, {"label": "Tops", "confidence": 0.004}],
 }
-_MODEL = {"name": "fashion", "version": "1"}
+_MODEL = {"name": "fashion", "version": "2"}
 CLASSIFY_ANSWER: dict[str, Any] = {
     "model": _MODEL,
     "results": [
@@ -67,8 +67,8 @@ EMBED_ANSWER: dict[str, Any] = {
 EXAMPLE_MODEL: dict[str, Any] = {
     "name": "fashion",
     "is_default": True,
-    "version": "1",
-    "versions": [{"version": "1", "state": "ready", "is_default": True}],
+    "version": "2",
+    "versions": [{"version": "2", "state": "ready", "is_default": True}],
     "inputs": ["image", "text"],
     "attributes": {"masterCategory": ["Accessories", "Apparel"], "articleType": ["Tshirts", "Watches"]},
     "hierarchy": {

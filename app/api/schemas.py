@@ -56,7 +56,7 @@ class EmbedOptions(ModelOptions):
         None, ge=1, le=65536, description="Length, one of the model's listed prefixes; the longest when absent."
     )
     encoding: Literal["float", "base64"] = Field(
-        "float", description="`float`: a JSON array. `base64`: little-endian float32, a third of the size."
+        "float", description="`float`: a JSON array. `base64`: little-endian float32, a quarter of the size."
     )
     space: str | None = Field(
         None,

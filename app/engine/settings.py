@@ -37,16 +37,16 @@ class EngineSettings:
     decode_threads: int = 0
     """Photos decoded at the same time, 0 to 256. 0: as many as CPUs this process may use. Bounds the memory of decoded
     photos too: at most this many, each up to `decode_thread_bytes`, and one up to `decode_process_bytes`."""
-    max_batch_items: int = 32
+    max_batch_items: int = 64
     """Items in one runtime call, 1 to 1024. A cap only: the size that pays on this machine is measured at warm-up."""
     max_queue_items: int = 512
-    """Items of one model admitted and not yet answered, 1 to 100,000; more is refused with `overloaded`. 512 is eight
+    """Items of one model admitted and not yet answered, 1 to 65,536; more is refused with `overloaded`. 512 is eight
     requests of 64, under half a second of work on two cores."""
     overload_queue_ms: int = 40
     """Milliseconds of work that may wait while more comes than can be answered, 1 to 60,000. 40: the runtime stays busy, who
     is let in waits about as long as the slowest hundredth does at four fifths of the load."""
-    max_image_bytes: int = 16 * 1024 * 1024
-    """Bytes of one encoded photo, 1 KiB to 1 GiB. The largest camera JPEGs are about 15 MB."""
+    max_image_bytes: int = 10 * 1024 * 1024
+    """Bytes of one encoded photo, 1 KiB to 256 MiB. 10 MiB holds nearly any camera's JPEG."""
     max_image_pixels: int = 50_000_000
     """Pixels of one photo, 1,024 to 1,000,000,000, checked before any is decoded. 50 megapixels is 150 MB decoded."""
     max_jpeg_scans: int = 100
@@ -62,8 +62,8 @@ class EngineSettings:
     mask_personal_data: bool = True
     """Whether e-mail addresses, phone, card and account numbers and IP addresses in titles are masked before anything reads
     them."""
-    max_text_chars: int = 1_000
-    """Characters of one title. Marketplaces allow 80 to 250."""
+    max_text_chars: int = 2_000
+    """Characters of one title, 1 to 1,000,000. Marketplaces allow 80 to 250."""
     max_image_fetches: int = 16
     """Photos fetched at the same time, 1 to 1024; each takes up to `max_image_bytes`."""
     max_fetching_items: int = 128
@@ -76,9 +76,9 @@ class EngineSettings:
         _check("runtime_threads", self.runtime_threads, 0, 256)
         _check("decode_threads", self.decode_threads, 0, 256)
         _check("max_batch_items", self.max_batch_items, 1, 1024)
-        _check("max_queue_items", self.max_queue_items, 1, 100_000)
+        _check("max_queue_items", self.max_queue_items, 1, 65_536)
         _check("overload_queue_ms", self.overload_queue_ms, 1, 60_000)
-        _check("max_image_bytes", self.max_image_bytes, 1024, 1024 * 1024 * 1024)
+        _check("max_image_bytes", self.max_image_bytes, 1024, 256 * 1024 * 1024)
         _check("max_image_pixels", self.max_image_pixels, 1024, 1_000_000_000)
         _check("max_jpeg_scans", self.max_jpeg_scans, 1, 10_000)
         _check("decode_thread_bytes", self.decode_thread_bytes, 1024 * 1024, 16 * 1024**3)

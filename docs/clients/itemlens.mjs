@@ -60,7 +60,7 @@ for (const result of answer.results) {
   }
 }
 
-// base64 vectors are a third of the size of written-out numbers: little-endian float32.
+// base64 vectors are a quarter of the size of written-out numbers: little-endian float32.
 const vectors = await post("/v1/embed", { items: [{ text: "black sports shoes" }], encoding: "base64" });
 const bytes = Buffer.from(vectors.results[0].embedding, "base64");
 const vector = Array.from({ length: vectors.dimensions }, (_, i) => bytes.readFloatLE(4 * i));

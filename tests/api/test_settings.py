@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from app.engine.settings import EngineSettings
 from app.settings import PREFIX, Settings, SettingsError, load_settings
 from app.settings_reference import settings_table
 
@@ -117,11 +119,14 @@ def test_the_table_has_a_row_per_setting_with_its_default() -> None:
     assert all(row.count(" | ") == 3 for row in rows)
 
 
-def test_the_engines_limits_are_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds here and in the engine agree, so that no allowed value is refused later."""
+def test_the_engines_limits_are_these() -> None:
+    """Defaults and bounds here and in the engine agree: no allowed value is refused later, and neither text is wrong."""
     properties = Settings.model_json_schema()["properties"]
-    engine_fields = {name for name in Settings().engine_settings().__slots__ if name in properties}
-    for name in engine_fields:
-        for bound in ("minimum", "maximum"):
+    names = {field.name for field in fields(EngineSettings)} & set(properties)
+    assert {name: getattr(EngineSettings(), name) for name in names} == {name: getattr(Settings(), name) for name in names}
+    for name in names:
+        for bound, beyond in (("minimum", -1), ("maximum", 1)):
             if bound in properties[name]:
                 Settings.model_validate({name: properties[name][bound]}).engine_settings()
+                with pytest.raises(ValueError, match=f"{name} must be"):
+                    EngineSettings(**{name: properties[name][bound] + beyond})

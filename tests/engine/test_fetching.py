@@ -113,7 +113,7 @@ async def test_every_item_comes_to_its_own_end(engine: Engine, store: PhotoStore
         Item(image_source=defective),
         Item(text="Watch"),
         Item(),
-        Item(text="x" * 1001, image_source=store),
+        Item(text="x" * 2001, image_source=store),
     ]
     results = (await engine.classify(items)).results
     assert codes(results) == [
