@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -66,6 +67,8 @@ class RequestContext:
     refused_for: str | None = None
     """Why it was refused unread, where such requests are counted together."""
     response_started: bool = False
+    body_asked_for: bool = False
+    """Noted for clients alone that wait for it (`Expect: 100-continue`)."""
 
     def elapsed_s(self) -> float:
         return time.perf_counter() - self.started_s
@@ -110,6 +113,8 @@ class RequestEdge:
         headers = dict(scope["headers"])
         context = RequestContext(request_id_of(headers), headers)
         scope.setdefault("state", {})["context"] = context
+        if b"expect" in headers:
+            receive = _noted(receive, context)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -139,6 +144,14 @@ class RequestEdge:
         finally:
             metrics.record(metrics.REQUESTS_IN_PROGRESS, -1)
             _report(self.log, scope, context, route_of(scope, self.fixed_paths))
+
+
+def _noted(receive: Receive, context: RequestContext) -> Receive:
+    async def noted() -> Message:
+        context.body_asked_for = True
+        return await receive()
+
+    return noted
 
 
 class BodyLimit:
@@ -200,15 +213,13 @@ async def refuse_unread(
     problem: ProblemError, scope: Scope, receive: Receive, send: Send, *, reason: str | None = None
 ) -> None:
     """Answer before anything of the body was asked for. The server throws away what comes of it, so that the connection can go
-    on; but a client that waited to be asked for its body sends none, or does, and which is not known.
+    on.
 
     `reason`: a label of a metric; such refusals are counted and logged together.
     """
     context = context_of(scope)
     context.code = problem.type.code
     context.refused_for = reason
-    if b"expect" in context.headers:
-        problem.headers["Connection"] = "close"
     await problem_response(problem, context.request_id)(scope, receive, send)
 
 
@@ -232,6 +243,9 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
     headers += [header for header in SECURITY_HEADERS if header[0] not in names]
     if scope.get("scheme") == "https":
         headers.append(TRANSPORT_SECURITY)
+    if b"expect" in context.headers and not context.body_asked_for and b"connection" not in {name.lower() for name in names}:
+        # Who waited to be asked for the body sends none now, or does, and which is not known.
+        headers.append((b"connection", b"close"))
     headers.append((b"x-request-id", context.request_id.encode("ascii")))
     headers.append((b"server-timing", context.server_timing()))
     return headers
@@ -249,6 +263,8 @@ def _report(log: structlog.stdlib.BoundLogger, scope: Scope, context: RequestCon
     if context.refused_for is not None:
         count_refusal(method, route, str(context.status), context.refused_for)
         return
+    if context.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        route = "unmatched"  # each path's answers to every method would be more series than all others
     elapsed_s = context.elapsed_s()
     count, duration = _metrics_of(method, route, context.status)
     metrics.record(count)

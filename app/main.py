@@ -59,6 +59,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.engine = engine
+    app.state.is_stopping = False  # said by the server
     app.state.keys = keys
     app.state.fetcher = fetcher or configured_fetcher(settings)
     # For the server to ask, below all of this.

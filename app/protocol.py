@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app import metrics
 from app.edge import SECURITY_HEADERS
+from app.http10 import without_chunks
 from app.joined_writes import JoinedWrites
 
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -192,7 +193,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # After a body there may be trailers. A field that decides something would come too late in them, so none is kept.
         if not self._is_repeating_head and not self._in_body:
-            super().on_header(name, value)
+            # White space around a value is no part of it (RFC 9112, section 5); the parser leaves what follows.
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self._is_repeating_head:
@@ -247,6 +249,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
                 return
         if cycle.scope["method"] != "HEAD":  # whose head nothing follows
             cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport))
+        if cycle.scope["http_version"] == "1.0":
+            app = without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _answer_unread(self, answer: bytes) -> None:

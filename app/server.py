@@ -69,11 +69,14 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says that it listens once it does, and not before; bounds what TLS waits for."""
+    """Says that it listens once it does, and not before, and at once that it stops; bounds what TLS waits for."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], *, tls_handshake_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, announce: Callable[[], None], announce_stop: Callable[[], None], *, tls_handshake_s: float
+    ) -> None:
         super().__init__(config)
         self._announce = announce
+        self._announce_stop = announce_stop
         self._tls_handshake_s = tls_handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -82,6 +85,10 @@ class _Server(uvicorn.Server):
         else:
             await self._listen_for_tls(sockets or [], self.config.ssl)
         self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._announce_stop()
+        await super().shutdown(sockets)
 
     async def _listen_for_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
         """As the base class does, which leaves a minute for each handshake and half of one for each farewell."""
@@ -122,7 +129,11 @@ def configured_server(
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.graceful_shutdown_s,
     )
-    return _Server(config, announce, tls_handshake_s=settings.slow_client_timeout_s)
+
+    def announce_stop() -> None:
+        app.state.is_stopping = True
+
+    return _Server(config, announce, announce_stop, tls_handshake_s=settings.slow_client_timeout_s)
 
 
 async def _serve(

@@ -75,11 +75,13 @@ _ERROR_SECTION = """<section id="{code}">
 </section>"""
 
 
+@router.head("/docs", include_in_schema=False)
 @router.get("/docs")
 async def docs_page() -> Response:
     return Response(_DOCS_PAGE, media_type="text/html", headers=_PAGE_HEADERS)
 
 
+@router.head(ERRORS_PATH, include_in_schema=False)
 @router.get(ERRORS_PATH)
 async def errors_page() -> Response:
     sections = "\n".join(
@@ -95,6 +97,7 @@ async def errors_page() -> Response:
     return Response(_ERRORS_PAGE.format(sections=sections), media_type="text/html", headers=_PAGE_HEADERS)
 
 
+@router.head("/docs/static/{name}", include_in_schema=False)
 @router.get("/docs/static/{name}")
 async def docs_file(name: str) -> Response:
     # The name is a key of a fixed table before it is a path.
@@ -104,6 +107,7 @@ async def docs_file(name: str) -> Response:
     return Response(_content(name), media_type=media_type, headers=_FILE_HEADERS)
 
 
+@router.head("/openapi.json", include_in_schema=False)
 @router.get("/openapi.json")
 async def openapi_document(request: Request) -> dict[str, Any]:
     document: dict[str, Any] = request.app.openapi()

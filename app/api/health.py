@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app import metrics
@@ -32,10 +32,10 @@ async def live() -> HealthAnswer:
 
 @router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="May traffic be sent?", responses=success({"status": "ok"}) | problems("not_ready"))
-async def ready(engine: EngineDep) -> HealthAnswer:
+async def ready(request: Request, engine: EngineDep) -> HealthAnswer:
     """The models are loaded, warmed up and have repeated their golden answers. Send traffic only while this
     succeeds."""
-    if not engine.is_ready():
+    if request.app.state.is_stopping or not engine.is_ready():
         raise NotReadyError("The service is not ready; send again after the time in Retry-After.")
     return HealthAnswer()
 
@@ -48,6 +48,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_METRICS | problems("unauthorized")
 )

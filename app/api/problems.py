@@ -34,7 +34,7 @@ async def _on_engine_error(request: Request, error: Exception) -> Response:
     if problem.type.status == 500:
         # The edge logs where it came from and answers without its words.
         raise error
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         # There is no body to point into.
         problem.errors = ()
     return _respond(request, problem)
@@ -45,7 +45,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = _BY_STATUS.get(error.status_code)
     if code is None:
         raise error
-    return _respond(request, ProblemError(code, headers=error.headers))
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("Allow", "") or "HEAD" in headers.get("Allow", ""):
+        headers["Allow"] = "GET, HEAD"  # two routes each, of which the framework names the first
+    return _respond(request, ProblemError(code, headers=headers))
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import uvicorn
+
 from app.listeners import bind_listeners
 from app.main import create_app
 from app.server import configured_server
@@ -21,6 +23,15 @@ async def listening(
     settings: Settings, engine: FakeEngine | None = None, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """The port."""
+    async with serving(settings, engine, context) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, engine: FakeEngine | None = None, context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[int, uvicorn.Server]]:
+    """The port, and the server, which stops once its `should_exit` is set."""
     [listener] = bind_listeners("127.0.0.1", 0, 1)
     port: int = listener.getsockname()[1]
     is_up = asyncio.Event()
@@ -29,7 +40,7 @@ async def listening(
     running = asyncio.create_task(server._serve([listener]))
     await is_up.wait()
     try:
-        yield port
+        yield port, server
     finally:
         server.should_exit = True
         await running

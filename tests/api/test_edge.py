@@ -23,6 +23,10 @@ pytestmark = pytest.mark.anyio
 
 ONE = {"items": [{"text": "red"}]}
 PATHS = ["/v1/models", "/health/live", "/metrics", "/docs", "/nothing/here", "/v1/classify"]
+READABLE = [
+    "/v1/models", "/v1/models/fashion", "/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors",
+    "/docs/static/docs.js", "/openapi.json",
+]  # fmt: skip
 
 
 def is_problem(response: httpx.Response, status: int, code: str) -> bool:
@@ -80,8 +84,16 @@ async def test_unknown_paths_and_methods_are_problems(client: httpx.AsyncClient)
         response = await client.request(method, "/v1/classify")
         assert is_problem(response, 405, "method_not_allowed")
         assert response.headers["allow"] == "POST"
-    assert (await client.head("/health/live")).status_code == 200
-    assert (await client.head("/health/ready")).status_code == 200
+    for path in READABLE:
+        assert (await client.request("PUT", path)).headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", READABLE)
+async def test_what_can_be_read_can_be_asked_about(client: httpx.AsyncClient, path: str) -> None:
+    """RFC 9110, section 9.1: HEAD is answered as GET is."""
+    whole, head = await client.get(path), await client.head(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.headers["content-type"] == whole.headers["content-type"]
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "junk"])
@@ -245,7 +257,7 @@ async def test_requests_are_counted_by_template_never_by_path(client: httpx.Asyn
     text = (await client.get("/metrics")).text
     assert 'itemlens_http_requests_total{method="GET",route="/v1/models/{name}",status="200"}' in text
     assert 'itemlens_http_requests_total{method="GET",route="unmatched",status="404"}' in text
-    assert 'itemlens_http_requests_total{method="OTHER",route="/v1/models",status="405"}' in text
+    assert 'itemlens_http_requests_total{method="OTHER",route="unmatched",status="405"}' in text
     assert 'itemlens_http_request_duration_seconds_bucket{le="0.5",method="POST",route="/v1/classify",status="200"}' in text
     assert "itemlens_http_request_items_bucket" in text
     assert "CANARY" not in text

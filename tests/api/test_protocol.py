@@ -11,7 +11,7 @@ import pytest
 from app.joined_writes import MOST_JOINED_BYTES, JoinedWrites
 from app.protocol import UNREAD_BODY_BYTES
 from app.settings import Settings
-from tests.api.listening import connected, listening, request
+from tests.api.listening import connected, listening, request, serving
 from tests.conftest import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -118,3 +118,54 @@ async def test_nobody_is_asked_for_a_body_that_is_already_refused(capsys: pytest
         client.send(head + b"no chunk\r\n")
         assert (await client.receive()).startswith(b"HTTP/1.1 400")
     assert "unhandled_error" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "content_type", "status"),
+    [
+        ("/v1/classify", "POST", "text/plain", 415),
+        ("/nope", "POST", "application/json", 404),
+        ("/v1/models", "POST", "application/json", 405),
+        ("/v1/classify?top_k=0", "POST", "application/x-ndjson", 422),
+    ],
+)
+async def test_who_waits_to_be_asked_and_is_refused_is_closed(path: str, method: str, content_type: str, status: int) -> None:
+    """What it sends next would be taken for the body."""
+    async with listening(Settings()) as port, connected(port) as client:
+        client.send(request(path, ONE, f"Content-Type: {content_type}", EXPECT, method=method)[: -len(ONE)])
+        received = await client.receive()
+        assert received.startswith(b"HTTP/1.1 %d " % status)
+        assert received.lower().count(b"\r\nconnection: close\r\n") == 1
+
+
+@pytest.mark.parametrize("connection", ["Connection: keep-alive", "Connection: close"])
+async def test_a_stream_to_http_1_0_has_no_chunks_and_ends_with_its_connection(connection: str) -> None:
+    lines = b'{"text":"red"}\n{"text":"blue"}\n'
+    async with listening(Settings()) as port, connected(port) as client:
+        old = request("/v1/classify", lines, "Content-Type: application/x-ndjson", connection).replace(b"HTTP/1.1", b"HTTP/1.0")
+        client.send(old)
+        head, _, body = (await client.receive()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"transfer-encoding" not in head.lower()
+    assert [json.loads(line)["status"] for line in body.splitlines()] == ["ok", "ok"]
+
+
+async def test_white_space_after_a_headers_value_is_no_part_of_it() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        answer = await client.ask(request("/v1/classify", ONE, JSON, "X-Request-Timeout-Ms: 5000 ", "X-Request-ID: abc \t"))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"\r\nx-request-id: abc\r\n" in answer
+
+
+async def test_a_stopping_service_is_not_ready() -> None:
+    """A load balancer that kept its connection learns it there."""
+    engine = FakeEngine()
+    engine.delay_s = 0.5
+    async with serving(Settings(), engine) as (port, server), connected(port) as busy, connected(port) as probe:
+        ready = request("/health/ready", method="GET")
+        assert (await probe.ask(ready)).startswith(b"HTTP/1.1 200")
+        busy.send(request("/v1/classify", ONE, JSON))
+        server.should_exit = True
+        await asyncio.sleep(0.25)
+        assert (await probe.ask(ready)).startswith(b"HTTP/1.1 503")
+        assert (await busy.receive()).startswith(b"HTTP/1.1 200")
