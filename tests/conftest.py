@@ -98,7 +98,8 @@ class FakeEngine:
         unknown = set(attributes or ()) - {"baseColour", "titleLength"}
         if unknown:
             raise UnknownAttributeError("The model has no such attribute.", field="attributes")
-        await self._work(timeout_s)
+        if items:
+            await self._work(timeout_s)
         results: list[Classification | ItemError] = []
         for item in items:
             try:
@@ -123,7 +124,8 @@ class FakeEngine:
             raise SpaceConflictError("No kept version serves this space.", field="space")
         if dimensions not in (None, *DIMENSIONS):
             raise UnknownDimensionsError("The model offers 8 and 16.", field="dimensions")
-        await self._work(timeout_s)
+        if items:
+            await self._work(timeout_s)
         length = dimensions or DIMENSIONS[-1]
         results: list[Embedding | ItemError] = []
         for item in items:

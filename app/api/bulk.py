@@ -24,9 +24,9 @@ from app.api.lines import read_lines
 from app.api.operations import AnswerT, Operation, OptionsT
 from app.body_budget import BodyLease
 from app.edge import RequestContext, context_of
-from app.engine.errors import EngineError, ItemError, RequestError, UnavailableError
+from app.engine.errors import EngineError, ItemError, UnavailableError
 from app.engine.items import Reply
-from app.errors import ProblemError, problem_from
+from app.errors import FieldError, ProblemError, problem_from
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _LAST_RETRY_S = 1.0
 class _Outcome(Generic[AnswerT]):
     reply: Reply[AnswerT] | None
     problem: ProblemError | None
-    fails_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ class _Work(Generic[AnswerT]):
 
 
 class BulkResponse(Response, Generic[OptionsT, AnswerT]):
-    """Streams the answer to an NDJSON request. The status is sent with the first result, so that an option the engine
-    refuses still answers with its own status; later failures are lines."""
+    """Streams the answer to an NDJSON request. The status is sent with the first result, so that a body that cannot be read
+    still answers with its own status; later failures are lines."""
 
     media_type = "application/x-ndjson"
 
@@ -83,6 +82,8 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         # One stream, one version: a switch half-way would mix two models' answers, or two spaces.
         with self.operation.hold(self.engine, self.options) as model:
             self.options = self.options.model_copy(update={"model": model.name, "version": model.version})
+            # Without items: what is wrong with the options fails the request, whatever its first lines are.
+            await self.operation.run(self.engine, [], self.options, self.timeout_s)
             await self._stream(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,18 +165,16 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             except asyncio.CancelledError:
                 entry.task.cancel()
                 raise
-            if not context.response_started:
-                if outcome.problem is not None and outcome.fails_request:
-                    raise outcome.problem
-                if outcome.reply is not None:
-                    context.model = outcome.reply.model.name
-                    context.timing = outcome.reply.timing
+            if not context.response_started and outcome.reply is not None:
+                context.model = outcome.reply.model.name
+                context.timing = outcome.reply.timing
             await self._send_line(index, entry.received.id, outcome.problem, outcome.reply, context, scope, send)
             body.give(entry.held_bytes)
             index += 1
             context.items = index
         if not context.response_started:
-            raise ProblemError("invalid_request", "The body holds no item; send one JSON object a line.")
+            detail = "The body holds no item; send one JSON object a line."
+            raise ProblemError("invalid_request", detail, errors=[FieldError("", detail)])
         await self._send(b"", context, scope, send, more=False)
         if context.code is not None:
             # The rest of the body never came, so the connection cannot carry another request.
@@ -244,7 +243,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 waited_s += retry_s
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
             except EngineError as error:
-                return _Outcome(None, problem_from(error), fails_request=isinstance(error, RequestError))
+                return _Outcome(None, problem_from(error))
             except Exception:
                 log.exception("bulk_item_failed")
                 return _Outcome(None, ProblemError("internal_error"))

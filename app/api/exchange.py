@@ -75,8 +75,6 @@ async def _answer_batch(
     timeout_s: float,
 ) -> Response:
     is_single = len(batch.items) == 1
-    if is_single and batch.items[0].problem is not None:
-        raise batch.items[0].problem
     _charge(context, len(batch.items))
     remaining_s = timeout_s - context.elapsed_s()
     if remaining_s <= 0:
@@ -130,7 +128,8 @@ def requested_timeout_s(context: RequestContext, settings: Settings) -> float:
         return settings.request_timeout_ms / 1000
     most = settings.max_request_timeout_ms
     if not (sent.isdigit() and len(sent) <= 9 and 1 <= int(sent) <= most):
-        raise ProblemError("invalid_header", f"X-Request-Timeout-Ms must be a whole number from 1 to {most:,}.")
+        detail = f"X-Request-Timeout-Ms must be a whole number from 1 to {most:,}."
+        raise ProblemError("invalid_header", detail, errors=[FieldError("/X-Request-Timeout-Ms", detail)])
     return int(sent) / 1000
 
 
@@ -165,7 +164,8 @@ def _read_json(
     values: list[Any] = cast(Any, envelope).items
     most = settings.max_request_items
     if len(values) > most:
-        raise ProblemError("too_many_items", f"At most {most:,} items a request; split it or send application/x-ndjson.")
+        detail = f"At most {most:,} items a request; split it or send application/x-ndjson."
+        raise ProblemError("too_many_items", detail, errors=[FieldError("/items", f"At most {most:,}")])
     limit = settings.max_image_bytes
     return _Batch(
         envelope,

@@ -53,7 +53,7 @@ def make_item(image: bytes | None, text: str | None, pointer: str, source: Photo
     """An empty photo or a blank title is an absent one. Raises `ProblemError` `empty_item` when nothing is left."""
     text = text if text and not text.isspace() else None
     if not image and text is None and source is None:
-        raise ProblemError("empty_item", errors=[FieldError(pointer, "Send image, text, or both")] if pointer else [])
+        raise ProblemError("empty_item", errors=[FieldError(pointer, "Send image, text, or both")])
     return Item(image=image or None, text=text, image_source=source)
 
 

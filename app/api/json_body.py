@@ -1,17 +1,21 @@
 """From bytes to a JSON value, strictly.
 
-Owns what "valid JSON" means here: UTF-8, no NaN or Infinity, no lone surrogates, no key twice in one object, bounded
-nesting and bounded number of values. Refuses to know any schema.
+Owns what "valid JSON" means here: UTF-8, no NaN or Infinity, no key twice in one object, bounded nesting and bounded number
+of values. Refuses to know any schema.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pydantic_core import from_json
 
-from app.errors import ProblemError
+from app.errors import FieldError, ProblemError
+
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escape of half a surrogate pair; most have their other half behind them."""
 
 
 class _DuplicateKeyError(ValueError):
@@ -22,16 +26,28 @@ def parse_json(body: bytes | bytearray, *, max_values: int) -> Any:
     """The value of a JSON text. Raises `ProblemError` `malformed_json`, or `invalid_request` for too many values."""
     # Parsed containers can take a hundred times their text ("[[],[],…"), so they are bounded before parsing.
     if sum(_count(body, separator, max_values + 1) for separator in (b",", b"[", b"{")) > max_values:
-        raise ProblemError(
-            "invalid_request", f"The body may hold at most {max_values:,} commas and brackets; send fewer items."
-        )
+        detail = f"The body may hold at most {max_values:,} commas and brackets; send fewer items."
+        raise ProblemError("invalid_request", detail, errors=[FieldError("", detail)])
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
+        if _HALF_PAIR.search(body):
+            return _with_half_pairs(body, error)
         # The parser's messages name the fault and its line and column, and quote nothing.
         raise ProblemError("malformed_json", f"The body is not valid JSON in UTF-8: {error}.") from None
     _refuse_duplicate_keys(body, value)
     return value
+
+
+def _with_half_pairs(body: bytes | bytearray, error: ValueError) -> Any:
+    """What the slow parser makes of a text with half a surrogate pair, as clients write that cut a title in the middle of an
+    emoji. Strings with one are no text, which whoever checks them finds: one such title fails its item alone."""
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique_dict, parse_constant=_refuse_constant)
+    except _DuplicateKeyError:
+        raise _twice() from None
+    except (ValueError, RecursionError):
+        raise ProblemError("malformed_json", f"The body is not valid JSON in UTF-8: {error}.") from None
 
 
 def _refuse_duplicate_keys(body: bytes | bytearray, value: Any) -> None:
@@ -44,14 +60,27 @@ def _refuse_duplicate_keys(body: bytes | bytearray, value: Any) -> None:
     try:
         json.loads(body, object_pairs_hook=_unique_keys)
     except _DuplicateKeyError:
-        raise ProblemError("malformed_json", "The body is not valid JSON: a key appears twice in one object.") from None
+        raise _twice() from None
     except (ValueError, RecursionError):
         raise ProblemError("malformed_json", "The body is not valid JSON in UTF-8.") from None
+
+
+def _twice() -> ProblemError:
+    return ProblemError("malformed_json", "The body is not valid JSON: a key appears twice in one object.")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) != len(pairs):
         raise _DuplicateKeyError
+
+
+def _unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _unique_keys(pairs)
+    return dict(pairs)
+
+
+def _refuse_constant(_: str) -> None:
+    raise ValueError("no NaN and no Infinity")
 
 
 def _count_strings(value: Any) -> int:

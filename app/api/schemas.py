@@ -6,13 +6,25 @@ checked against these; nothing of it knows the engine's rules (which models, att
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.fetch.photo_url import MAX_URL_CHARS
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,17})?(e-?[0-9]{1,2})?", re.ASCII | re.IGNORECASE)
+
+
+def _plain(value: Any) -> Any:
+    """A number in a form or a query is spelled as in JSON; and 5.0 is a whole number (JSON Schema, `integer`)."""
+    if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
+        raise PydanticCustomError("number", "Should be a plain number, such as 5 or 0.98")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 ModelName = Annotated[str, Field(min_length=1, max_length=64, examples=["fashion"])]
 AttributeName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -45,6 +57,8 @@ class ClassifyOptions(ModelOptions):
         description="Share of accepted answers that must be right; decides between `accept` and `review`.",
     )
 
+    _numbers = field_validator("top_k", "precision", mode="before")(_plain)
+
 
 class EmbedOptions(ModelOptions):
     """Options of an embedding."""
@@ -64,6 +78,8 @@ class EmbedOptions(ModelOptions):
         max_length=128,
         description="`space_id` that your index was built with; a version that serves it answers, else 409.",
     )
+
+    _numbers = field_validator("dimensions", mode="before")(_plain)
 
 
 class ItemRequest(BaseModel):

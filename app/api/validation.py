@@ -26,6 +26,11 @@ def validate(model: type[ModelT], value: Any, *, pointer: str = "", code: str = 
     """`value` (parsed JSON) as `model`. Raises `ProblemError` with a pointer per finding."""
     if isinstance(value, dict):
         value = without_nulls(value)
+        broken = [key for key, text in value.items() if not (_is_text(key) and _is_text(text))]
+        if broken:
+            known = [key if key in model.model_fields else "" for key in broken]
+            detail = "Holds half a surrogate pair; cut text between whole characters"
+            raise ProblemError(code, errors=[FieldError(f"{pointer}/{key}".rstrip("/"), detail) for key in known])
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -46,6 +51,14 @@ def validate_strings(
         return model.model_validate(values, strict=False)
     except ValidationError as error:
         raise ProblemError(code, errors=_field_errors(error, {*model.model_fields, *also_known}, "")) from None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a string can be written as UTF-8; true of everything that is no string."""
+    try:
+        return not isinstance(value, str) or value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _field_errors(error: ValidationError, known: Collection[str], prefix: str) -> list[FieldError]:

@@ -111,8 +111,6 @@ class ItemReader:
         if modality == "fused":
             wanted, field = ("photos", "text") if self.reads_image else ("titles", "image")
             return InputNotSupportedError(f"This model reads {wanted} only; send one.", field=field)
-        if modality not in self.inputs:
-            return InputNotSupportedError(f"This model has no {modality} input.", field="modality")
         needed = "photo" if modality == "image" else "title"
         return InputNotSupportedError(f"An embedding of the {modality} needs an item with a {needed}.", field=modality)
 

@@ -22,6 +22,7 @@ from app.engine.errors import (
     OverloadedError,
     RequestError,
     UnknownDimensionsError,
+    UnsupportedModalityError,
 )
 from app.engine.fetching import PhotoFetches
 from app.engine.items import (
@@ -181,6 +182,8 @@ class Engine:
                 f"This model's embeddings have {', '.join(map(str, legal))} dimensions.", field="dimensions"
             )
         kind: EmbeddingModality = modality or "fused"
+        if kind != "fused" and kind not in served.loaded.reader.inputs:
+            raise UnsupportedModalityError(f"This model has no {kind} input.", field="modality")
 
         def answer(outputs: ItemOutputs) -> Embedding:
             prefix = outputs.batch.values[f"{kind}_embedding"][outputs.position, :length]

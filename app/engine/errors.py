@@ -101,6 +101,12 @@ class UnknownDimensionsError(RequestError):
     code = "unknown_dimensions"
 
 
+class UnsupportedModalityError(RequestError):
+    """The model embeds no such thing, whatever the item."""
+
+    code = "input_not_supported"
+
+
 class SpaceConflictError(RequestError):
     code = "space_conflict"
 

@@ -44,8 +44,9 @@ class LoadedVersion:
         known = self.answerer.attributes
         if attributes is None:
             return tuple(known)
-        if not attributes or not set(attributes) <= set(known):
-            raise UnknownAttributeError(f"This model's attributes are {', '.join(known)}.", field="attributes")
+        unknown = next((f"attributes/{place}" for place, name in enumerate(attributes) if name not in known), None)
+        if not attributes or unknown:
+            raise UnknownAttributeError(f"This model's attributes are {', '.join(known)}.", field=unknown or "attributes")
         return tuple(dict.fromkeys(attributes))
 
 

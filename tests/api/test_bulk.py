@@ -90,8 +90,10 @@ async def test_embeddings_stream_too(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_bad_option_is_a_status_not_a_line(client: httpx.AsyncClient, query: str, status: int, code: str) -> None:
-    response = await client.post(f"/v1/classify?{query}", content=ndjson({"text": "red"}), headers=NDJSON)
-    assert (response.status_code, response.json()["code"]) == (status, code)
+    requests: list[list[dict[str, str]]] = [[{"text": "red"}], [{}, {"text": "red"}], [{}]]
+    for lines in requests:
+        response = await client.post(f"/v1/classify?{query}", content=ndjson(*lines), headers=NDJSON)
+        assert (response.status_code, response.json()["code"]) == (status, code)
 
 
 async def test_repeated_attributes_are_a_list(client: httpx.AsyncClient) -> None:
@@ -103,6 +105,7 @@ async def test_repeated_attributes_are_a_list(client: httpx.AsyncClient) -> None
 async def test_an_empty_body_is_422(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/classify", content=b"\n\n", headers=NDJSON)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["errors"][0]["pointer"] == ""
 
 
 async def test_a_full_queue_is_waited_for(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -195,6 +195,7 @@ async def test_null_is_absent(client: httpx.AsyncClient) -> None:
         ({"top_k": 0}, 422, "invalid_request", "/top_k"),
         ({"top_k": "3"}, 422, "invalid_request", "/top_k"),
         ({"top_k": True}, 422, "invalid_request", "/top_k"),
+        ({"top_k": 2.5}, 422, "invalid_request", "/top_k"),
         ({"precision": 0.4999}, 422, "invalid_request", "/precision"),
         ({"precision": 1}, 422, "invalid_request", "/precision"),
         ({"topk": 3}, 422, "invalid_request", ""),
@@ -204,8 +205,10 @@ async def test_null_is_absent(client: httpx.AsyncClient) -> None:
 async def test_a_bad_option_fails_the_request_and_is_pointed_at(
     client: httpx.AsyncClient, options: dict[str, Any], status: int, code: str, pointer: str
 ) -> None:
-    response = await classify(client, {"text": "red"}, {"text": "blue"}, **options)
-    assert (response.status_code, response.json()["code"]) == (status, code)
+    requests: list[list[dict[str, str]]] = [[{"text": "red"}, {"text": "blue"}], [{}], [{}, {}]]
+    for items in requests:  # whatever is wrong with the items as well
+        response = await classify(client, *items, **options)
+        assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.json()["errors"][0]["pointer"] == pointer
     assert "secret" not in response.text
 
@@ -225,6 +228,7 @@ async def test_64_items_are_accepted_and_65_are_not(client: httpx.AsyncClient) -
     assert (await classify(client, *[{"text": "red"}] * 64)).status_code == 200
     response = await classify(client, *[{"text": "red"}] * 65)
     assert (response.status_code, response.json()["code"]) == (422, "too_many_items")
+    assert response.json()["errors"][0]["pointer"] == "/items"
 
 
 async def test_options_in_the_query_of_a_json_request_are_not_silently_ignored(client: httpx.AsyncClient) -> None:
@@ -239,3 +243,44 @@ async def test_overload_is_503_with_retry_after(client: httpx.AsyncClient, engin
     response = await classify(client, {"text": "red"})
     assert (response.status_code, response.json()["code"]) == (503, "overloaded")
     assert response.headers["retry-after"] == "3"
+
+
+async def test_a_whole_number_may_have_a_point(client: httpx.AsyncClient) -> None:
+    """JSON Schema's `integer` is a number without a fraction."""
+    response = await client.post(
+        "/v1/classify", content=b'{"items": [{"text": "red"}], "top_k": 2.0}', headers={"Content-Type": "application/json"}
+    )
+    assert len(response.json()["results"][0]["attributes"]["baseColour"]["candidates"]) == 2
+
+
+@pytest.mark.parametrize("top_k", ["5.5", "+5", " 5", "1_0", "0x5", "\u0665"])
+async def test_a_number_in_a_form_is_spelled_as_in_json(client: httpx.AsyncClient, top_k: str) -> None:
+    response = await client.post("/v1/classify", files={"text": (None, "red"), "top_k": (None, top_k)})
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "/top_k")
+
+
+async def test_half_a_surrogate_pair_fails_its_item_alone(client: httpx.AsyncClient) -> None:
+    """As clients write that cut a title in the middle of an emoji."""
+    body = b'{"items": [{"text": "red"}, {"text": "blue \\ud83d"}, {"text": "red \\ud83d\\ude00"}]}'
+    response = await client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    good, bad, whole = response.json()["results"]
+    assert (good["status"], whole["status"]) == ("ok", "ok")
+    assert (bad["error"]["code"], bad["error"]["errors"][0]["pointer"]) == ("invalid_item", "/items/1/text")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"items": [{"image": "\\ud83d"}]}', "/items/0/image"),
+        (b'{"items": [{"image_url": "https://\\udc00.org/"}]}', "/items/0/image_url"),
+        (b'{"items": [{"text": "a", "id": "\\ud83d"}]}', "/items/0/id"),
+        (b'{"items": [{"text": "a", "\\ud83d": "b"}]}', "/items/0"),
+        (b'{"items": [{"text": "a"}], "model": "\\ud83d"}', "/model"),
+        (b'{"items": [{"text": "a"}], "\\ud83d": 1}', ""),
+        (b'{"items": [{"text": "a"}], "attributes": ["\\ud83d"]}', "/attributes/0"),
+        (b'{"items": ["\\ud83d"]}', "/items/0"),
+    ],
+)
+async def test_half_a_surrogate_pair_is_text_nowhere(client: httpx.AsyncClient, body: bytes, pointer: str) -> None:
+    response = await client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, pointer)

@@ -134,11 +134,6 @@ def test_a_modality_needs_its_input(reader: ItemReader, item: Item, modality: Em
         reader.read(item, modality, PHOTOS)
 
 
-def test_a_modality_needs_its_branch(photo_reader: ItemReader) -> None:
-    with pytest.raises(InputNotSupportedError, match="no text input"):
-        photo_reader.read(Item(PHOTO, "shirt"), "text", PHOTOS)
-
-
 def test_personal_data_in_a_title_is_masked_before_it_is_read(reader: ItemReader) -> None:
     plain = reader.read(Item(text="Grey shirt"), "fused", PHOTOS).values["token_ids"]
     for title in ("Grey a@b.org shirt", "Grey shirt ::1", "10.0.0.1 Grey shirt"):

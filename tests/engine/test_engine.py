@@ -22,6 +22,7 @@ from app.engine.errors import (
     UnknownAttributeError,
     UnknownDimensionsError,
     UnknownModelError,
+    UnsupportedModalityError,
 )
 from app.engine.items import Classification, Embedding, EmbeddingModality, Item
 from app.engine.settings import EngineSettings
@@ -166,6 +167,18 @@ async def test_a_modality_reads_that_input_alone(engine: Engine, modality: Embed
     fused = vector_of((await engine.embed([SHIRT])).results[0])
     np.testing.assert_allclose(vector_of(of_both.results[0]), vector_of(fused_alone.results[0]), atol=1e-5)
     assert not np.allclose(vector_of(of_both.results[0]), fused, atol=1e-3)
+
+
+async def test_an_unknown_attribute_is_pointed_at(engine: Engine) -> None:
+    with pytest.raises(UnknownAttributeError) as refusal:
+        await engine.classify([SHIRT], attributes=[engine.describe("tiny").hierarchy[0], "colour"])
+    assert refusal.value.field == "attributes/1"
+
+
+async def test_a_modality_that_the_model_lacks_fails_the_request(engine: Engine) -> None:
+    with pytest.raises(UnsupportedModalityError) as refusal:
+        await engine.embed([SHIRT, SHIRT], model="photos", modality="text")
+    assert refusal.value.field == "modality"
 
 
 async def test_a_modality_that_an_item_lacks_fails_that_item(engine: Engine) -> None:

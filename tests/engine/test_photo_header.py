@@ -130,4 +130,4 @@ def test_ten_megabytes_of_anything_are_sized_up_in_no_time() -> None:
             with suppress(EOFError):
                 read_photo_header(body, side=SIDE)
             best_s = min(best_s, time.thread_time() - started)
-        assert best_s < 0.1, body[-8:]
+        assert best_s < 0.25, body[-8:]
