@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 from app.settings_reference import settings_table
@@ -27,7 +28,7 @@ def render(readme: str, repository: Path) -> str:
     blocks = {
         "settings": settings_table(),
         "models": models_table(repository / "models"),
-        "benchmark": goals_table(repository / "docs" / "benchmark.json"),
+        "benchmark": goals_table(repository / "docs" / "benchmark.json", repository / "models"),
     }
     for name, content in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -53,8 +54,9 @@ def models_table(models: Path) -> str:
     return "\n".join(lines)
 
 
-def goals_table(benchmark: Path) -> str:
-    """Each goal beside what the published run printed; nothing where none is published."""
+def goals_table(benchmark: Path, models: Path) -> str:
+    """Each goal beside what the published run printed, and whether the model was the shipped one; nothing where none is
+    published."""
     if not benchmark.exists():
         return ""
     run = json.loads(benchmark.read_text(encoding="utf-8"))
@@ -70,9 +72,14 @@ def goals_table(benchmark: Path) -> str:
                 shown += f" ({spread['least']:.2f} to {spread['most']:.2f})"
         verdict = {True: "reached", False: "missed", None: "not measured"}[figure["is_reached"]]
         lines.append(f"| {figure['name']} | {sign} {figure['goal']:g} {figure['unit']} | {shown} | {verdict} |")
+    manifest = models / options["bundle"] / "manifest.json"
+    is_shipped = manifest.exists() and sha256(manifest.read_bytes()).hexdigest() == options["manifest"]
+    bundle = f"`{options['bundle']}`"
+    if not is_shipped:
+        bundle = f"an earlier {bundle} (manifest {options['manifest'][:8]})"
     note = (
-        f"Printed by `{options['command']}` for `{options['bundle']}` on {machine['cores']} cores; medians over the rounds. "
-        "Everything else of that run: [docs/benchmark.md](docs/benchmark.md)."
+        f"Printed by `{options['command']}` for {bundle} on {machine['cores']} cores; medians over the rounds. "
+        "Everything else of that run: [docs/benchmark.md](docs/benchmark.md), [chart](docs/benchmark.png)."
     )
     return "\n".join([*lines, "", note])
 

@@ -90,7 +90,11 @@ def growth_table(points: Points) -> str:
     for name in names:
         rate, cost = (points.spread(name, "json", None, value) for value in (_rate, _cost))
         rows.append([name, _range(rate, 0), _range(cost, 2)])
-    return table(["what", "items/s (least - most)", "core-ms/item (least - most)"], rows) if rows else ""
+    note = (
+        "Each on a server of its own, one after the other; in the rounds above all servers are up, and those that rest take "
+        "memory, caches and a little of the cores."
+    )
+    return f"{table(['what', 'items/s (least - most)', 'core-ms/item (least - most)'], rows)}\n{note}" if rows else ""
 
 
 def sweep_table(outcome: Outcome) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -77,15 +78,21 @@ def test_the_published_table_is_the_runs(tmp_path: Path, monkeypatch: pytest.Mon
     docs.mkdir()
     with pytest.raises(FileNotFoundError):
         publish(out, docs)
-    assert goals_table(docs / "benchmark.json") == ""
-    options = {"command": "python -m scripts.benchmark --rounds 1", "bundle": "fashion/2"}
+    models = tmp_path / "models"
+    (models / "fashion/2").mkdir(parents=True)
+    (models / "fashion/2/manifest.json").write_text("{}")
+    assert goals_table(docs / "benchmark.json", models) == ""
+    manifest = sha256(b"{}").hexdigest()
+    options = {"command": "python -m scripts.benchmark --rounds 1", "bundle": "fashion/2", "manifest": manifest}
     tables = write_results(found(), out, options=options, say=lambda _: None)
     assert "start to ready, one model on LiteRT" in tables
     assert [copy.name for copy in publish(out, docs)] == ["benchmark.json", "benchmark.md", "benchmark.png"]
-    table = goals_table(docs / "benchmark.json")
+    table = goals_table(docs / "benchmark.json", models)
     assert "| start to ready, one model on LiteRT | ≤ 1.5 s | 1.15 (1.10 to 1.20) | reached |" in table
     assert "| the same, over the best peer's | ≤ 0.25  | – | not measured |" in table
     assert "`python -m scripts.benchmark --rounds 1` for `fashion/2` on 2 cores" in table
+    (models / "fashion/2/manifest.json").write_text('{"version": "2"}')
+    assert f"for an earlier `fashion/2` (manifest {manifest[:8]}) on 2 cores" in goals_table(docs / "benchmark.json", models)
 
 
 def test_there_must_be_a_run_to_publish_or_to_go_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
