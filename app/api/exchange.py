@@ -46,7 +46,7 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
     timeout_s = requested_timeout_s(context, settings)
     content_type = context.headers.get(b"content-type", b"")
     media_type = content_type.partition(b";")[0].strip().lower()
-    if context.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+    if context.headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         detail = "A body with this Content-Encoding is not read here; send it uncompressed. Photos are compressed already."
         raise ProblemError("unsupported_media_type", detail, headers={"Accept-Encoding": "identity"})
     if media_type == b"application/x-ndjson":

@@ -71,7 +71,7 @@ async def test_precision_decides_between_accept_and_review(client: httpx.AsyncCl
         PHOTO.rstrip("="),
         base64.urlsafe_b64encode(draw_photo("red")).decode(),
         f"data:image/png;base64,{PHOTO}",
-        f"DATA:image/png;charset=x;base64,{PHOTO}",
+        f"dAtA:image/png;charset=x;base64,{PHOTO}",
     ],
 )
 async def test_base64_in_every_common_spelling_is_the_same_photo(client: httpx.AsyncClient, encoded: str) -> None:

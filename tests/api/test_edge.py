@@ -261,3 +261,11 @@ async def test_requests_are_counted_by_template_never_by_path(client: httpx.Asyn
     assert 'itemlens_http_request_duration_seconds_bucket{le="0.5",method="POST",route="/v1/classify",status="200"}' in text
     assert "itemlens_http_request_items_bucket" in text
     assert "CANARY" not in text
+
+
+@pytest.mark.parametrize(("encoding", "status"), [("", 200), ("identity", 200), ("Identity", 200), ("gzip", 415)])
+async def test_a_body_that_is_not_encoded_is_read_whatever_its_header(
+    client: httpx.AsyncClient, encoding: str, status: int
+) -> None:
+    response = await client.post("/v1/classify", json=ONE, headers={"Content-Encoding": encoding})
+    assert response.status_code == status
