@@ -39,7 +39,7 @@ def _table(*types: ProblemType) -> Mapping[str, ProblemType]:
 P = ProblemType
 PROBLEMS: Mapping[str, ProblemType] = _table(
     P("malformed_json", 400, "Malformed JSON", "The body is not JSON in UTF-8, or a key appears twice in one object.",
-      "Send what a JSON library writes; NaN, Infinity, byte-order marks and lone surrogates are not JSON.",
+      "Send what a JSON library writes; NaN, Infinity and byte-order marks are not JSON.",
       "The body is not valid JSON: trailing comma at line 1 column 24."),
     P("malformed_multipart", 400, "Malformed form", "The multipart body cannot be read or ends too early.",
       "Let an HTTP library build the form, and let it set the Content-Type with its boundary.",

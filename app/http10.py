@@ -1,6 +1,7 @@
 """Answers of unknown length to HTTP/1.0, which knows no chunks (RFC 9112, section 6.1).
 
-Owns that such a body ends with its connection. Refuses to know what the body is.
+Owns that such a body ends with its connection: in order where it is whole, by a reset where it is not. Refuses to know what
+the body is.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from typing import cast
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from app.joined_writes import JoinedWrites
+
 
 def without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:
     """`app` for a request of HTTP/1.0, whose answer `cycle` writes."""
 
     async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        has_length = cast("HTTPScope", scope)["method"] == "HEAD"
+        has_length, is_whole = cast("HTTPScope", scope)["method"] == "HEAD", False
 
         async def send_plainly(message: ASGISendEvent) -> None:
-            nonlocal has_length
+            nonlocal has_length, is_whole
             if message["type"] == "http.response.start":
                 has_length = has_length or any(name.lower() == b"content-length" for name, _ in message["headers"])
                 if not has_length:
@@ -26,7 +29,13 @@ def without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3A
             elif message["type"] == "http.response.body" and not has_length:
                 cycle.expected_content_length = len(message["body"])
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message["more_body"]
 
-        await app(scope, receive, send_plainly)
+        try:
+            await app(scope, receive, send_plainly)
+        finally:
+            if not (has_length or is_whole) and cycle.response_started:
+                # Closing would look like the end of the body.
+                cast("JoinedWrites", cycle.transport).reset()
 
     return answer

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
+from collections.abc import Callable
+from socket import SO_LINGER, SOL_SOCKET
+from socket import socket as Socket
 
 MOST_JOINED_BYTES = 64 * 1024
 """A larger body is one object for all who read it, however slowly; joined to their heads it would be a copy for each."""
@@ -17,10 +21,12 @@ class JoinedWrites:
     """A transport that sends an answer's head together with the body that is about to follow: the loop would make a system
     call of each, and on the other side a packet. A stream's head, which has no length, is not held back."""
 
-    __slots__ = ("_head", "_transport")
+    __slots__ = ("_close", "_head", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None] | None = None) -> None:
+        """`close`: in place of the transport's own."""
         self._transport = transport
+        self._close = close or transport.close
         self._head = b""
 
     def write(self, data: bytes) -> None:
@@ -42,4 +48,11 @@ class JoinedWrites:
         if self._head:
             self._transport.write(self._head)
             self._head = b""
-        self._transport.close()
+        self._close()
+
+    def reset(self) -> None:
+        """Cut the connection so that the other side knows that something is missing; a mere close looks like the end."""
+        socket: Socket | None = self._transport.get_extra_info("socket")
+        if socket is not None:
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()

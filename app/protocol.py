@@ -148,6 +148,14 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         else:
             cycle.keep_alive = False
 
+    def _close_after_answer(self) -> None:
+        """Of a request whose body may still be coming."""
+        if self._in_body and self._running is self.cycle:
+            self._is_deaf = True
+            self._linger()
+        else:
+            self.transport.close()
+
     def _linger(self) -> None:
         self._abandon()
         if self.transport.can_write_eof():
@@ -248,8 +256,9 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
                 cycle.keep_alive = keeps
                 return
         if cycle.scope["method"] != "HEAD":  # whose head nothing follows
-            cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport))
+            cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport, self._close_after_answer))
         if cycle.scope["http_version"] == "1.0":
+            cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
             app = without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 

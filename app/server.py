@@ -69,7 +69,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says that it listens once it does, and not before, and at once that it stops; bounds what TLS waits for."""
+    """Says that it listens once it does, and not before, and that it stops; bounds what TLS waits for."""
 
     def __init__(
         self, config: uvicorn.Config, announce: Callable[[], None], announce_stop: Callable[[], None], *, tls_handshake_s: float
@@ -112,9 +112,10 @@ class _Server(uvicorn.Server):
 
 
 def configured_server(
-    settings: Settings, app: FastAPI, context: ssl.SSLContext | None, announce: Callable[[], None]
+    settings: Settings, app: FastAPI, context: ssl.SSLContext | None, announce: Callable[[], None], *, is_worker: bool = False
 ) -> uvicorn.Server:
-    """Uvicorn with everything set; `announce` is called once it listens."""
+    """Uvicorn with everything set; `announce` is called once it listens. `is_worker`: that it stops does not mean that the
+    service does, which the parent says (SIGUSR2)."""
     config = uvicorn.Config(
         app,
         http=limited_protocol(settings, max_connections=affordable_connections(settings.max_connections), gate=app.state.gate),
@@ -131,7 +132,7 @@ def configured_server(
     )
 
     def announce_stop() -> None:
-        app.state.is_stopping = True
+        app.state.is_stopping = app.state.is_stopping or not is_worker
 
     return _Server(config, announce, announce_stop, tls_handshake_s=settings.slow_client_timeout_s)
 
@@ -159,7 +160,9 @@ async def _serve(
     models = [f"{model.name}/{model.version}" for model in engine.models()]
     # What start-up made stays for good; a collection that looks through it stops all requests for tens of milliseconds.
     gc.freeze()
-    server = configured_server(settings, app, context, lambda: on_ready(models))
+    server = configured_server(settings, app, context, lambda: on_ready(models), is_worker=parent is not None)
+    if parent is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, setattr, app.state, "is_stopping", True)
     # The server handles these itself and raises them again once it has stopped: that stop is a success.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: None)

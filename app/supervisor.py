@@ -28,11 +28,10 @@ from app.worker_link import ParentLink, Worker, WorkerFailed
 log = structlog.stdlib.get_logger("itemlens")
 
 RunWorker = Callable[[socket.socket, ParentLink], int]
-"""Serve on the socket until SIGTERM, or until the parent is gone; say so once ready, and beat every second from then on.
-Returns the exit code; raises `WorkerFailed` when it cannot start."""
+"""Serve on the socket until SIGTERM (before it SIGUSR2, where the whole service stops) or until the parent is gone; say so once
+ready, and beat every second from then on. Returns the exit code; raises `WorkerFailed` when it cannot start."""
 
-TICK_S = 1.0
-"""How often the parent looks at the time."""
+TICK_S = 1.0  # how often the parent looks at the time
 STABLE_S = 10.0
 """A worker that lived this long after being ready died of something new: its replacement is not held back."""
 MAX_BACKOFF_S = 15.0
@@ -161,7 +160,7 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once.
-            for number in _SIGNALS:
+            for number in {*_SIGNALS, *_OF_THE_PARENT}:
                 signal.signal(number, signal.SIG_IGN if number in _OF_THE_PARENT else signal.SIG_DFL)
             self._selector.close()
             self.switch.in_worker()
@@ -207,6 +206,7 @@ class Supervisor:
             for listener in self.listeners:
                 listener.close()  # a connection that nobody will accept must be refused, not left to wait
             for worker in self._workers.values():
+                os.kill(worker.pid, signal.SIGUSR2)  # the service stops, not this worker alone
                 self._stop(worker)
         elif number == signal.SIGUSR1:
             self.switch.look_now()
@@ -297,4 +297,4 @@ class Supervisor:
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
-_OF_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_OF_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -30,6 +30,7 @@ from app.engine.errors import (
     UnknownDimensionsError,
     UnknownModelError,
     UnsupportedImageTypeError,
+    UnsupportedModalityError,
 )
 from app.engine.items import (
     Agreement,
@@ -95,9 +96,9 @@ class FakeEngine:
         timeout_s: float | None,
     ) -> Reply[Classification]:
         reference = self._reference(model, version)
-        unknown = set(attributes or ()) - {"baseColour", "titleLength"}
-        if unknown:
-            raise UnknownAttributeError("The model has no such attribute.", field="attributes")
+        for place, attribute in enumerate(attributes or ()):
+            if attribute not in ("baseColour", "titleLength"):
+                raise UnknownAttributeError("The model has no such attribute.", field=f"attributes/{place}")
         if items:
             await self._work(timeout_s)
         results: list[Classification | ItemError] = []
@@ -122,6 +123,8 @@ class FakeEngine:
         reference = self._reference(model, version)
         if space_id not in (None, SPACE_ID):
             raise SpaceConflictError("No kept version serves this space.", field="space")
+        if modality == "text" and reference.name != FASHION:
+            raise UnsupportedModalityError("This model has no text input.", field="modality")
         if dimensions not in (None, *DIMENSIONS):
             raise UnknownDimensionsError("The model offers 8 and 16.", field="dimensions")
         if items:

@@ -140,7 +140,8 @@ def query_options(request: Request, options: type[OptionsT]) -> Mapping[str, str
             request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=256
         )
     except ValueError:
-        raise ProblemError("invalid_request", "The query cannot be read: percent-encode it as UTF-8.") from None
+        detail = "The query cannot be read: percent-encode it as UTF-8."
+        raise ProblemError("invalid_request", detail, errors=[FieldError("", detail)]) from None
     return _collect(pairs, options)
 
 

@@ -7,15 +7,16 @@ of values. Refuses to know any schema.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from pydantic_core import from_json
 
 from app.errors import FieldError, ProblemError
 
-_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
-"""An escape of half a surrogate pair; most have their other half behind them."""
+_HALF_PAIR = ("lone leading surrogate", "unexpected end of hex escape")
+"""How the parser's message begins where an escape is half a surrogate pair; a test notices if it words it anew."""
+_MOST_NESTED = 200
+"""The parser's own bound."""
 
 
 class _DuplicateKeyError(ValueError):
@@ -31,7 +32,7 @@ def parse_json(body: bytes | bytearray, *, max_values: int) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        if _HALF_PAIR.search(body):
+        if str(error).startswith(_HALF_PAIR):
             return _with_half_pairs(body, error)
         # The parser's messages name the fault and its line and column, and quote nothing.
         raise ProblemError("malformed_json", f"The body is not valid JSON in UTF-8: {error}.") from None
@@ -43,7 +44,9 @@ def _with_half_pairs(body: bytes | bytearray, error: ValueError) -> Any:
     """What the slow parser makes of a text with half a surrogate pair, as clients write that cut a title in the middle of an
     emoji. Strings with one are no text, which whoever checks them finds: one such title fails its item alone."""
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique_dict, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_dict, parse_constant=_refuse_constant)
+        _check_nesting(value)
+        return value
     except _DuplicateKeyError:
         raise _twice() from None
     except (ValueError, RecursionError):
@@ -77,6 +80,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
 def _unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     _unique_keys(pairs)
     return dict(pairs)
+
+
+def _check_nesting(value: Any) -> None:
+    level = [value]
+    for _ in range(_MOST_NESTED + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
 
 
 def _refuse_constant(_: str) -> None:

@@ -6,23 +6,17 @@ checked against these; nothing of it knows the engine's rules (which models, att
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
 
 from app.fetch.photo_url import MAX_URL_CHARS
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,17})?(e-?[0-9]{1,2})?", re.ASCII | re.IGNORECASE)
 
-
-def _plain(value: Any) -> Any:
-    """A number in a form or a query is spelled as in JSON; and 5.0 is a whole number (JSON Schema, `integer`)."""
-    if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
-        raise PydanticCustomError("number", "Should be a plain number, such as 5 or 0.98")
+def _whole(value: Any) -> Any:
+    """5.0 is a whole number too (JSON Schema, `integer`)."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -37,7 +31,7 @@ class ModelOptions(BaseModel):
 
     model: ModelName | None = Field(None, description="Model to ask; the service's default when absent.")
     version: str | None = Field(
-        None, pattern=r"^[1-9][0-9]{0,8}$", description="Version of the model; its default when absent.", examples=["1"]
+        None, pattern=r"^[1-9][0-9]{0,8}$", description="Version of the model; its default when absent.", examples=["2"]
     )
 
 
@@ -57,7 +51,7 @@ class ClassifyOptions(ModelOptions):
         description="Share of accepted answers that must be right; decides between `accept` and `review`.",
     )
 
-    _numbers = field_validator("top_k", "precision", mode="before")(_plain)
+    _whole = field_validator("top_k", mode="before")(_whole)
 
 
 class EmbedOptions(ModelOptions):
@@ -79,7 +73,7 @@ class EmbedOptions(ModelOptions):
         description="`space_id` that your index was built with; a version that serves it answers, else 409.",
     )
 
-    _numbers = field_validator("dimensions", mode="before")(_plain)
+    _whole = field_validator("dimensions", mode="before")(_whole)
 
 
 class ItemRequest(BaseModel):
@@ -130,4 +124,6 @@ class EmbedRequest(EmbedOptions):
     items: Annotated[list[ItemRequest], Field(min_length=1, description="Items to embed; answered one by one.")]
 
 
+NUMBERS = frozenset({"top_k", "precision", "dimensions"})
+"""Options that are numbers; in forms and queries all is text."""
 ITEM_FIELDS = frozenset(ItemRequest.model_fields)

@@ -5,16 +5,20 @@ Owns the words of a schema error. Values are never repeated, and neither is the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.api.schemas import NUMBERS
 from app.errors import FieldError, ProblemError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _MAX_ERRORS = 20
+_MAX_NUMBER_CHARS = 32
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 
 
 def without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,9 +32,9 @@ def validate(model: type[ModelT], value: Any, *, pointer: str = "", code: str = 
         value = without_nulls(value)
         broken = [key for key, text in value.items() if not (_is_text(key) and _is_text(text))]
         if broken:
-            known = [key if key in model.model_fields else "" for key in broken]
             detail = "Holds half a surrogate pair; cut text between whole characters"
-            raise ProblemError(code, errors=[FieldError(f"{pointer}/{key}".rstrip("/"), detail) for key in known])
+            places = dict.fromkeys(f"{pointer}/{key}" if key in model.model_fields else pointer for key in broken)
+            raise ProblemError(code, errors=[FieldError(place, detail) for place in places])
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -46,11 +50,22 @@ def validate_strings(
 ) -> ModelT:
     """Form fields or query options, all of them text, as `model`. `also_known`: other fields that an unknown one may
     have been meant for. Raises `ProblemError`."""
+    given: dict[str, Any] = {
+        name: _number(text, name, code) if name in NUMBERS & model.model_fields.keys() else text
+        for name, text in values.items()
+    }
     try:
-        # Lax: text becomes the number it spells.
-        return model.model_validate(values, strict=False)
+        # Lax: a switch may be spelled as text.
+        return model.model_validate(given, strict=False)
     except ValidationError as error:
         raise ProblemError(code, errors=_field_errors(error, {*model.model_fields, *also_known}, "")) from None
+
+
+def _number(text: str | Sequence[str], name: str, code: str) -> float:
+    """Numbers are spelled as in JSON. Raises `ProblemError`."""
+    if not isinstance(text, str) or len(text) > _MAX_NUMBER_CHARS or not _JSON_NUMBER.fullmatch(text):
+        raise ProblemError(code, errors=[FieldError(f"/{name}", "Should be a number, as JSON writes it")])
+    return float(text)
 
 
 def _is_text(value: Any) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scripts.benchmark.contenders import ROOT, Contender, environment_folder
 
-# What `app.engine` imports; the versions are the project's own.
+# What `app.engine` and the decoding of base64 import; the versions are the project's own.
 _ENGINE_PACKAGES = ("pydantic", "pybase64", "pillow", "numpy", "tokenizers", "structlog", "prometheus-client", "ai-edge-litert")
 _COMPLETE = "benchmark.json"
 """Written last: names what was installed."""

@@ -85,6 +85,7 @@ async def test_embeddings_stream_too(client: httpx.AsyncClient) -> None:
         ("top_k=1&top_k=2", 422, "invalid_request"),
         ("unknown=1", 422, "invalid_request"),
         ("top_k=%ff", 422, "invalid_request"),
+        ("top_k=1.5", 422, "invalid_request"),
         ("attributes=nope", 422, "unknown_attribute"),
         ("model=nope", 404, "unknown_model"),
     ],

@@ -189,7 +189,7 @@ async def test_null_is_absent(client: httpx.AsyncClient) -> None:
         ({"model": "nope"}, 404, "unknown_model", "/model"),
         ({"version": "9"}, 404, "unknown_model", "/version"),
         ({"version": 1}, 422, "invalid_request", "/version"),
-        ({"attributes": ["nope"]}, 422, "unknown_attribute", "/attributes"),
+        ({"attributes": ["nope"]}, 422, "unknown_attribute", "/attributes/0"),
         ({"attributes": []}, 422, "invalid_request", "/attributes"),
         ({"attributes": [5]}, 422, "invalid_request", "/attributes/0"),
         ({"top_k": 0}, 422, "invalid_request", "/top_k"),
@@ -253,10 +253,24 @@ async def test_a_whole_number_may_have_a_point(client: httpx.AsyncClient) -> Non
     assert len(response.json()["results"][0]["attributes"]["baseColour"]["candidates"]) == 2
 
 
-@pytest.mark.parametrize("top_k", ["5.5", "+5", " 5", "1_0", "0x5", "\u0665"])
+@pytest.mark.parametrize("top_k", ["5.5", "+5", " 5", "1_0", "0x5", "05", "5.", "\u0665", "1" * 33, "1e400"])
 async def test_a_number_in_a_form_is_spelled_as_in_json(client: httpx.AsyncClient, top_k: str) -> None:
     response = await client.post("/v1/classify", files={"text": (None, "red"), "top_k": (None, top_k)})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "/top_k")
+
+
+@pytest.mark.parametrize("top_k", ["2", "2.0", "2e0", "0.2e+1"])
+async def test_every_spelling_of_json_is_the_same_number_in_a_form(client: httpx.AsyncClient, top_k: str) -> None:
+    response = await client.post("/v1/classify", files={"text": (None, "red"), "top_k": (None, top_k)})
+    assert len(response.json()["results"][0]["attributes"]["baseColour"]["candidates"]) == 2
+
+
+async def test_a_thousand_broken_keys_are_one_finding(client: httpx.AsyncClient) -> None:
+    item = b'{"text": "a", ' + b", ".join(b'"\\ud83d%d": 1' % number for number in range(1000)) + b"}"
+    response = await client.post(
+        "/v1/classify", content=b'{"items": [' + item + b"]}", headers={"Content-Type": "application/json"}
+    )
+    assert (response.status_code, len(response.json()["errors"])) == (422, 1)
 
 
 async def test_half_a_surrogate_pair_fails_its_item_alone(client: httpx.AsyncClient) -> None:

@@ -55,6 +55,7 @@ async def test_the_space_of_the_clients_index_is_served_and_another_is_409(clien
         ({"dimensions": 9}, "unknown_dimensions"),
         ({"dimensions": 0}, "invalid_request"),
         ({"modality": "audio"}, "invalid_request"),
+        ({"modality": "text", "model": "mnist"}, "input_not_supported"),
         ({"encoding": "hex"}, "invalid_request"),
         ({"top_k": 3}, "invalid_request"),
     ],

@@ -42,6 +42,8 @@ _values = st.recursive(
         '{"items": [{"text": "a"}]}'.encode("utf-16"),
         b"[" * 100_000,
         b'{"items": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"items": [{"text": "\\ud83d"}], "x": ' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"items": [{"text": "\\ud83d\\ude00"}], "x": ' + b"[" * 300 + b"]" * 300 + b"}",
         b'{"top_k": ' + b"9" * 5000 + b"}",
         b"\x00\x01\x02",
     ],

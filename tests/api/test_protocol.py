@@ -150,6 +150,50 @@ async def test_a_stream_to_http_1_0_has_no_chunks_and_ends_with_its_connection(c
     assert [json.loads(line)["status"] for line in body.splitlines()] == ["ok", "ok"]
 
 
+async def test_a_stream_to_http_1_0_that_breaks_off_does_not_look_whole() -> None:
+    """Its end would be the end of the body."""
+
+    async def break_off(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.sleep(0.05)
+        raise RuntimeError
+
+    async with serving(Settings()) as (port, server):
+        server.config.loaded_app = break_off
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("/v1/classify", b"", method="GET").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert b"half" in await reader.readuntil(b"half")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.transport.abort()
+
+
+async def test_http_1_0_is_never_asked_to_go_on() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        client.send(request("/v1/classify", ONE, JSON, EXPECT).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await client.receive()).startswith(b"HTTP/1.1 200")
+
+
+async def test_without_a_body_there_is_nothing_to_wait_for() -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        for _ in range(2):
+            answer = await client.ask(request("/health/live", b"", EXPECT, method="GET"))
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+async def test_a_refusal_reaches_a_client_that_sends_its_body_all_the_same() -> None:
+    """Closing on what is still coming would reset the connection, and the reset may overtake the answer."""
+    body = b"x" * 5_000_000
+    async with listening(Settings()) as port:
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request("/v1/classify", body, "Content-Type: text/plain", EXPECT))
+            await writer.drain()
+            assert (await reader.read()).startswith(b"HTTP/1.1 415 ")
+            writer.transport.abort()
+
+
 async def test_white_space_after_a_headers_value_is_no_part_of_it() -> None:
     async with listening(Settings()) as port, connected(port) as client:
         answer = await client.ask(request("/v1/classify", ONE, JSON, "X-Request-Timeout-Ms: 5000 ", "X-Request-ID: abc \t"))
