@@ -6,7 +6,7 @@ the body is.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -22,14 +22,15 @@ def without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3A
 
         async def send_plainly(message: ASGISendEvent) -> None:
             nonlocal has_length, is_whole
-            if message["type"] == "http.response.start":
-                has_length = has_length or any(name.lower() == b"content-length" for name, _ in message["headers"])
+            said = cast("dict[str, Any]", message)  # any part of it may be left out
+            if said["type"] == "http.response.start":
+                has_length = has_length or any(name.lower() == b"content-length" for name, _ in said.get("headers", ()))
                 if not has_length:
                     cycle.chunked_encoding = False  # the connection ends with every answer to HTTP/1.0
-            elif message["type"] == "http.response.body" and not has_length:
-                cycle.expected_content_length = len(message["body"])
+            elif not has_length:
+                cycle.expected_content_length = len(said.get("body", b""))
             await send(message)
-            is_whole = message["type"] == "http.response.body" and not message["more_body"]
+            is_whole = said["type"] == "http.response.body" and not said.get("more_body", False)
 
         try:
             await app(scope, receive, send_plainly)

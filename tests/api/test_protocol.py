@@ -150,6 +150,13 @@ async def test_a_stream_to_http_1_0_has_no_chunks_and_ends_with_its_connection(c
     assert [json.loads(line)["status"] for line in body.splitlines()] == ["ok", "ok"]
 
 
+async def test_an_answer_of_known_length_to_http_1_0_is_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    async with listening(Settings()) as port, connected(port) as client:
+        client.send(request("/health/live", method="GET").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await client.receive()).endswith(b'{"status":"ok"}')
+    assert "unhandled_error" not in capsys.readouterr().out
+
+
 async def test_a_stream_to_http_1_0_that_breaks_off_does_not_look_whole() -> None:
     """Its end would be the end of the body."""
 

@@ -35,7 +35,13 @@ def test_a_figure_that_is_not_known_is_a_dash() -> None:
         "dimensions": [4, 8],
         "training": training | {"parameters": 10**6},
     }
-    quality = {"split": "val", "rows": 5, "patterns": {"image": {"digit": entry}}, "abstaining": {"val, photo only": 0.0}}
+    quality = {
+        "split": "val",
+        "rows": 5,
+        "runtime": "tensorflow",
+        "patterns": {"image": {"digit": entry}},
+        "abstaining": {"val, photo only": 0.0},
+    }
     data = {"rows_per_split": {"train": 1234, "val": 5}, "rows_dropped": 2}
     card = model_card(RunConfig("m", CatalogueConfig(), description="Digits.\n"), manifest, quality, data)
     assert "| digit | 5 | 80.00 % | - | 1.00 % | 0.00 % | - |" in card

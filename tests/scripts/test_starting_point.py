@@ -45,7 +45,7 @@ def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained:
                 "text_present": np.array([bool(title) for title in titles]),
             }
         )
-    theirs = ServedModel(trained.bundle).run(photos, titles)
+    theirs = ServedModel(trained.bundle, runtime="tensorflow").run(photos, titles)
     assert np.allclose(ours["fused_embedding"], theirs["fused_embedding"], atol=1e-5)
     heads = start.bundle.labels_json["heads"]
     for mine, head in zip(space.heads, heads, strict=True):
