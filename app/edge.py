@@ -67,8 +67,6 @@ class RequestContext:
     refused_for: str | None = None
     """Why it was refused unread, where such requests are counted together."""
     response_started: bool = False
-    waits_for_leave: bool = False
-    """The client sends its body once it is asked to (`Expect: 100-continue`), and has not been."""
 
     def elapsed_s(self) -> float:
         return time.perf_counter() - self.started_s
@@ -113,9 +111,6 @@ class RequestEdge:
         headers = dict(scope["headers"])
         context = RequestContext(request_id_of(headers), headers)
         scope.setdefault("state", {})["context"] = context
-        context.waits_for_leave = waits_for_leave(headers, scope.get("http_version", "1.1"))
-        if context.waits_for_leave:
-            receive = _noted(receive, context)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -145,20 +140,6 @@ class RequestEdge:
         finally:
             metrics.record(metrics.REQUESTS_IN_PROGRESS, -1)
             _report(self.log, scope, context, route_of(scope, self.fixed_paths))
-
-
-def waits_for_leave(headers: Mapping[bytes, bytes], http_version: str) -> bool:
-    """RFC 9110, section 10.1.1: HTTP/1.0 does not know it, and without a body there is nothing to wait for."""
-    has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-    return has_body and http_version != "1.0" and headers.get(b"expect", b"").lower() == b"100-continue"
-
-
-def _noted(receive: Receive, context: RequestContext) -> Receive:
-    async def noted() -> Message:
-        context.waits_for_leave = False
-        return await receive()
-
-    return noted
 
 
 class BodyLimit:
@@ -250,9 +231,6 @@ def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContex
     headers += [header for header in SECURITY_HEADERS if header[0] not in names]
     if scope.get("scheme") == "https":
         headers.append(TRANSPORT_SECURITY)
-    if context.waits_for_leave and b"connection" not in {name.lower() for name in names}:
-        # Who waited to be asked for the body sends none now, or does, and which is not known.
-        headers.append((b"connection", b"close"))
     headers.append((b"x-request-id", context.request_id.encode("ascii")))
     headers.append((b"server-timing", context.server_timing()))
     return headers

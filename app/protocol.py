@@ -17,10 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app import metrics
 from app.edge import SECURITY_HEADERS
+from app.expectation import FRAMING, closed_unless_asked, may_wait
 from app.http10 import without_chunks
 from app.joined_writes import JoinedWrites
-
-_FRAMING = (b"content-length", b"transfer-encoding")
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -247,6 +246,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if cycle.waiting_for_100_continue and not may_wait(cast("dict[str, Any]", cycle.scope)):
+            cycle.waiting_for_100_continue = False
         # One that waited for its turn has been received already; and to whom nothing more can be written has to wait.
         if self.gate is not None and not self._is_taking_turns and not self.flow.write_paused:
             # It is not known whether a client that waits to be asked for its body sends it nevertheless.
@@ -258,8 +259,9 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         if cycle.scope["method"] != "HEAD":  # whose head nothing follows
             cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport, self._close_after_answer))
         if cycle.scope["http_version"] == "1.0":
-            cycle.waiting_for_100_continue = False  # RFC 9110, section 10.1.1
             app = without_chunks(app, cycle)
+        if cycle.waiting_for_100_continue:
+            app = closed_unless_asked(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _answer_unread(self, answer: bytes) -> None:
@@ -281,7 +283,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     def _decline_upgrade(self) -> None:
         """Go on with a parser that has seen the same request without its wish."""
         self.parser = httptools.HttpRequestParser(self)
-        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in _FRAMING]
+        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
         self._is_repeating_head = True
         try:
             self.parser.feed_data(b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n")))

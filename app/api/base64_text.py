@@ -13,7 +13,7 @@ import pybase64
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 # Compiled and strict, takes the URL-safe alphabet and missing padding: 77 kB in 60 µs, where binascii takes 170.
-_LENIENT: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+_ANY_SPELLING: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 
 def decode_base64(encoded: str) -> bytes:
@@ -21,7 +21,7 @@ def decode_base64(encoded: str) -> bytes:
     try:
         # A tenth of the other's time: all photos that are spelled as most are go this way.
         decoded: bytes = pybase64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         pass
     else:
         # It lets bits beyond the last byte pass: two texts of one photo.
@@ -29,6 +29,6 @@ def decode_base64(encoded: str) -> bytes:
         if not rest or encoded[-4:] == binascii.b2a_base64(decoded[-rest:], newline=False).decode("ascii"):
             return decoded
     try:
-        return _LENIENT.validate_strings(encoded)
+        return _ANY_SPELLING.validate_strings(encoded)
     except ValidationError:
         raise ValueError("not base64") from None

@@ -1,3 +1,5 @@
+"""Base64 is read in every common spelling, and the quick decoder takes and refuses what the strict one does."""
+
 from __future__ import annotations
 
 import base64

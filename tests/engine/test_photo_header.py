@@ -124,10 +124,14 @@ def test_ten_megabytes_of_anything_are_sized_up_in_no_time() -> None:
         png(8, 8, 8, 2, b"", b"\0\0\0\0teSt\0\0\0\0" * (size // 12)),
     )
     for body in bodies:
-        best_s = 1.0
+        best_s = counting_s = 1.0
         for _ in range(3):
             started = time.thread_time()
             with suppress(EOFError):
                 read_photo_header(body, side=SIDE)
             best_s = min(best_s, time.thread_time() - started)
-        assert best_s < 0.25, body[-8:]
+            # A yardstick for machines that are slow, or shared: a walk over the same bytes.
+            started = time.thread_time()
+            body.count(b"\xff")
+            counting_s = min(counting_s, time.thread_time() - started)
+        assert best_s < max(0.1, 15 * counting_s), body[-8:]
