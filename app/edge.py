@@ -243,6 +243,11 @@ def _metrics_of(method: str, route: str, status: int) -> tuple[Counter, SummedHi
     return metrics.REQUEST_COUNT.labels(*labels), metrics.REQUEST_DURATION.labels(*labels)
 
 
+@cache
+def _items_of(route: str) -> SummedHistogram:
+    return metrics.REQUEST_ITEMS.labels(route)
+
+
 def _report(log: structlog.stdlib.BoundLogger, scope: Scope, context: RequestContext, route: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     if context.refused_for is not None:
@@ -263,7 +268,7 @@ def _report(log: structlog.stdlib.BoundLogger, scope: Scope, context: RequestCon
         "request_id": context.request_id,
     }
     if context.items is not None:
-        metrics.record(metrics.REQUEST_ITEMS.labels(route), context.items)
+        metrics.record(_items_of(route), context.items)
         event["items"] = context.items
     if context.model is not None:
         event["model"] = context.model

@@ -162,7 +162,8 @@ MODEL_READY = Gauge(
 _DELAY_S = 0.2
 _MOST_WAITING = 20_000
 _waiting: collections.deque[tuple[Counter | Gauge | SummedHistogram, float]] = collections.deque()
-_waiting_decisions: collections.Counter[tuple[str, str, str]] = collections.Counter()
+_waiting_decisions: collections.Counter[tuple[str, tuple[str, ...], tuple[str, ...]]] = collections.Counter()
+"""Items, by their model, the attributes that were asked for, and the decision of each."""
 _counting = threading.Lock()
 _counting_loop: asyncio.AbstractEventLoop | None = None
 """The loop that will count what waits."""
@@ -175,10 +176,9 @@ def record(metric: Counter | Gauge | SummedHistogram, amount: float = 1.0) -> No
         count_waiting()
 
 
-def record_decisions(model: str, decisions: Iterable[tuple[str, str]]) -> None:
-    """Count the decision of each attribute, a little later. On the event loop."""
-    for attribute, decision in decisions:
-        _waiting_decisions[model, attribute, decision] += 1
+def record_decisions(model: str, attributes: Iterable[str], decisions: Iterable[str]) -> None:
+    """Count an item's decision of each attribute, a little later. On the event loop."""
+    _waiting_decisions[model, tuple(attributes), tuple(decisions)] += 1
 
 
 def count_soon() -> None:
@@ -206,7 +206,11 @@ def count_waiting() -> None:
                 metric.inc(sum(values))
         decisions = list(_waiting_decisions.items())
         _waiting_decisions.clear()
-    for labels, count in decisions:
+    summed: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    for (model, attributes, decided), count in decisions:
+        for attribute, decision in zip(attributes, decided, strict=True):
+            summed[model, attribute, decision] += count
+    for labels, count in summed.items():
         DECISIONS.labels(*labels).inc(count)
 
 

@@ -32,6 +32,9 @@ from app.tls import load_certificate, tls_context
 log = structlog.stdlib.get_logger("itemlens")
 
 BEAT_S = 1.0
+_COLLECT_AFTER_OBJECTS = 10_000
+"""More than the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second: an
+ordinary request leaves none, and most of what it looks through is in use."""
 _TLS_SHUTDOWN_S = 2.0
 """How long a closed connection waits for the other side's farewell."""
 
@@ -160,6 +163,7 @@ async def _serve(
     models = [f"{model.name}/{model.version}" for model in engine.models()]
     # What start-up made stays for good; a collection that looks through it stops all requests for tens of milliseconds.
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
     server = configured_server(settings, app, context, lambda: on_ready(models), is_worker=parent is not None)
     if parent is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, setattr, app.state, "is_stopping", True)

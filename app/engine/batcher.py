@@ -28,6 +28,7 @@ from app.engine.errors import (
     OverloadedError,
     RequestError,
 )
+from app.engine.priority import give_way
 from app.engine.queue_limit import QueueLimit
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import ItemOutputs, ItemRow, Submission, deliver_all, out_of_time
@@ -88,7 +89,7 @@ class Batcher:
         return self._limit.is_overloaded
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive() and not self._stopped
+        return not self._stopped
 
     def admit(self, items: int, *, timeout_s: float | None, fetching: int = 0) -> Submission:
         """Take on `items` items, at once or not at all. Call on the event loop that will wait. For each of
@@ -101,7 +102,8 @@ class Batcher:
             DeadlineExceededError: `timeout_s` is too short for an idle service, too.
         """
         with self._changed:
-            self._check_open()
+            if self._closing or not self.is_alive():
+                raise self._not_ready()
             if items > self._max_queue_items:
                 raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
             # Items that wait for their photo are no work that others wait for.
@@ -176,11 +178,8 @@ class Batcher:
 
     # --- admission -------------------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if self._closing:
-            raise NotReadyError(_CLOSING)
-        if not self.is_alive():
-            raise NotReadyError(_DEAD)
+    def _not_ready(self) -> NotReadyError:
+        return NotReadyError(_CLOSING if self._closing else _DEAD)
 
     def _shed(self, items: int, detail: str, wait_s: float) -> OverloadedError:
         SHED_ITEMS.labels(self._model, "overloaded").inc(items)
@@ -189,6 +188,7 @@ class Batcher:
     # --- the thread ------------------------------------------------------------------------------------------------
 
     def _own_runtime(self) -> None:
+        give_way()
         try:
             while batch := self._take():
                 self._answer(batch)
@@ -202,7 +202,7 @@ class Batcher:
                 self._queue.clear()
                 record(self._queue_depth, -len(left))
             for entry in left:
-                entry.submission.error = NotReadyError(_CLOSING if self._closing else _DEAD)
+                entry.submission.error = self._not_ready()
             self._finish((entry.submission, entry.index, None) for entry in left)
 
     def _take(self) -> list[_Entry]:

@@ -28,6 +28,7 @@ from app.engine.errors import (
 from app.engine.items import EmbeddingModality, Item, Modality
 from app.engine.masking import mask_personal_data
 from app.engine.photo_decoder import HeavierPhotoError, PhotoDecoder, Weight
+from app.engine.priority import give_way
 from app.engine.runtimes.base import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemRow, Submission
@@ -128,9 +129,11 @@ class DecodePool:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._photos = PhotoDecoder(settings)
-        self._executor = ThreadPoolExecutor(settings.effective_decode_threads, thread_name_prefix="decode")
+        self._executor = ThreadPoolExecutor(
+            settings.effective_decode_threads, thread_name_prefix="decode", initializer=give_way
+        )
         # Large photos wait for their process on a thread of their own, and nothing else waits behind them.
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large", initializer=give_way)
         self._reads_in_runtime = settings.effective_decode_threads == settings.effective_runtime_threads == 1
 
     def start(

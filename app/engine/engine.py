@@ -150,7 +150,7 @@ class Engine:
                 top_k=top_k,
                 precision=precision,
             )
-            record_decisions(name, [(attribute, given.decision) for attribute, given in classification.attributes.items()])
+            record_decisions(name, names, [given.decision for given in classification.attributes.values()])
             return classification
 
         results, timing = await self._answer(served, items, "fused", timeout_s, answer)
@@ -282,7 +282,7 @@ class Engine:
             else:
                 answered += 1
         if answered:
-            record(ITEMS.labels(served.key.name, "ok"), answered)
+            record(served.answered_items, answered)
         count_soon()
         if self._tidying is None and not self._closed:
             self._tidying = asyncio.get_running_loop().call_later(_TIDY_PAUSE_S, self._tidy)

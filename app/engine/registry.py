@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import structlog
+from prometheus_client import Counter
 
 from app.engine.batcher import Batcher
 from app.engine.errors import (
@@ -30,9 +31,10 @@ from app.engine.errors import (
 from app.engine.items import ModelDescription, ModelRef, VersionDescription
 from app.engine.loading import LoadedVersion, load_version
 from app.engine.memory import return_freed_memory
+from app.engine.priority import give_way
 from app.engine.serving_plan import Generation, Refusal, ServingPlan, VersionKey
 from app.engine.settings import EngineSettings
-from app.metrics import MODEL_READY
+from app.metrics import ITEMS, MODEL_READY
 
 logger = structlog.get_logger(__name__)
 
@@ -47,13 +49,17 @@ _ASKED_FOR_S = 60.0
 @dataclass(slots=True, eq=False)
 class ServedVersion:
     """A version with its queue. `holders`: streams that began with it and go on with it, whatever serves now. `asked_s`: when a
-    request chose it last, in seconds of `time.monotonic()`."""
+    request chose it last, in seconds of `time.monotonic()`. `answered_items`: the counter of its model."""
 
     key: VersionKey
     loaded: LoadedVersion
     batcher: Batcher
     holders: int = 0
     asked_s: float = 0.0
+    answered_items: Counter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answered_items = ITEMS.labels(self.key.name, "ok")
 
 
 class Registry:
@@ -68,7 +74,7 @@ class Registry:
         self._draining: list[ServedVersion] = []
         self._drains: set[asyncio.Task[None]] = set()
         # One thread for all loading: the rest of the machine serves, and what one version took is there for the next.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="model-loader", initializer=give_way)
 
     # --- the way of a plan ------------------------------------------------------------------------------------------
 
@@ -215,6 +221,8 @@ class Registry:
 
     def resolve(self, model: str | None, version: str | None) -> ServedVersion:
         """The version that answers. Raises UnknownModelError."""
+        if model is None and version is None:
+            return self._versions[self.plan.versions()[0]]
         return self.candidates(model, version)[0]
 
     @contextmanager

@@ -43,11 +43,15 @@ class ServingPlan:
     default_model: str
     models: Mapping[str, tuple[VersionKey, ...]]
     refused: tuple[Refusal, ...] = field(default=())
+    _versions: tuple[VersionKey, ...] = field(init=False, repr=False, compare=False)
 
-    def versions(self) -> list[VersionKey]:
-        """Every version, the default model's first, of each model the default version first."""
+    def __post_init__(self) -> None:
         names = sorted(self.models, key=lambda name: (name != self.default_model, name))
-        return [key for name in names for key in self.models[name]]
+        object.__setattr__(self, "_versions", tuple(key for name in names for key in self.models[name]))
+
+    def versions(self) -> tuple[VersionKey, ...]:
+        """Every version, the default model's first, of each model the default version first. Each request asks."""
+        return self._versions
 
     def document(self) -> dict[str, Any]:
         """As JSON."""

@@ -1,5 +1,8 @@
 import asyncio
 import dataclasses
+import os
+import sys
+import threading
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -198,6 +201,16 @@ async def test_overload_is_told_where_every_model_in_use_is_overloaded(engine: E
     assert engine.overload() is None
     overloaded.add("photos")
     assert engine.overload() is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+async def test_the_event_loop_goes_before_the_threads_that_do_the_work(engine: Engine) -> None:
+    await engine.classify([SHIRT])
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    working = [thread for thread in threading.enumerate() if thread.name.startswith(("runtime-", "decode", "model-loader"))]
+    assert {thread.name.split("_")[0].split("-")[0] for thread in working} >= {"runtime", "decode", "model"}
+    for thread in working:
+        assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) > own, thread.name
 
 
 async def test_a_space_finds_its_model(engine: Engine) -> None:
