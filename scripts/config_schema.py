@@ -75,6 +75,8 @@ class NetworkConfig:
     """`small` keeps the full resolution in the first stage (28x28 digits); `stride4` starts at a quarter."""
     widths: Annotated[tuple[int, ...], Between(1, 4096)] = (64, 128, 256)
     depths: Annotated[tuple[int, ...], Between(1, 64)] = (2, 2, 2)
+    photo_heads_width: Annotated[int, Between(0, 8192)] = 0
+    """Hidden width of the photo's own heads, which speak where there is no title; 0 means none."""
     max_tokens: Annotated[int, Between(0, 512)] = 24
     """0 means no text branch."""
     vocabulary_size: Annotated[int, Between(257, 200_000)] = 4096

@@ -27,6 +27,7 @@ from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.normalisation import settle_normalisation
+from scripts.photo_heads import read_photos_alone
 from scripts.rounds import Round, meet_half_way, rounds
 from scripts.served_model import ServedModel
 from scripts.teaching import taught_answers
@@ -171,8 +172,9 @@ def fit(
         finish(
             model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
         )
-        if len(val_rows) and history:
-            history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
+    read_photos_alone(model, rows, train_rows, training=training)
+    if (training.finishing_passes or network.photo_heads_width) and len(val_rows) and history:
+        history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
     return history
 
 

@@ -95,13 +95,13 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         }
         taught = {pattern: y.get("taught") if pattern == "image" else None for pattern in PATTERN_WEIGHT}
         labels = sum(
-            weight * self._label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern], taught[pattern])
+            weight * self.label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern], taught[pattern])
             for pattern, weight in PATTERN_WEIGHT.items()
             if pattern == "fused" or (self.has_image if pattern == "image" else self.has_text)
         )
         if self.has_image and self.mix.share:
             stranger = previous_item(image_given * y["image_familiar"]) * image_given * (1.0 - own_share)
-            labels = labels + PATTERN_WEIGHT["image"] * self._label_loss(
+            labels = labels + PATTERN_WEIGHT["image"] * self.label_loss(
                 y_pred["image_logits"],
                 previous_item(y["labels"]),
                 stranger,
@@ -126,7 +126,8 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             self.parts[name].update_state(value)
         return labels + self.contrastive_weight * pairs + IN_DOMAIN_WEIGHT * domain
 
-    def _label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None) -> Any:
+    def label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None) -> Any:
+        """Of logits float[B, L] of one pattern: the softmax of every head, each row weighed by `usable` float32[B]."""
         total, column = 0.0, 0
         for head in self.space.heads:
             scores = ops.log_softmax(logits[:, head.offset : head.offset + head.size], axis=-1)

@@ -13,11 +13,13 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from scripts.config import NetworkConfig
 
 PATTERNS = ("fused", "image", "text")
+PHOTO_HEADS = "photo_heads"
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -150,19 +152,33 @@ def _residual_block(x: Any, width: int, *, stride: int, name: str) -> Any:
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _image_branch(config: NetworkConfig, image: Any) -> Any:
+def _image_branch(config: NetworkConfig, image: Any) -> tuple[Any, list[Any]]:
+    """float32[B, F], and what each block said."""
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
     if config.stem == "stride4":
         x = _convolution(x, config.widths[0] // 2, stride=2, name="stem_a")
         x = _convolution(x, config.widths[0], stride=2, name="stem_b")
     else:
         x = _convolution(x, config.widths[0], name="stem")
+    blocks = []
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
         for block in range(depth):
             x = _residual_block(x, width, stride=2 if stage and not block else 1, name=f"stage{stage}_block{block}")
+            blocks.append(x)
     x = layers.GlobalAveragePooling2D(name="image_pool")(x)
     x = layers.Dropout(config.dropout, name="image_dropout")(x)
-    return layers.Dense(config.fused_width, name="image_dense")(x)
+    return layers.Dense(config.fused_width, name="image_dense")(x), blocks
+
+
+def _photo_heads(config: NetworkConfig, blocks: list[Any], logits_width: int) -> Any:
+    """float32[B, L], nothing until `scripts.photo_heads` trains it: the epochs and the finishing passes leave it alone."""
+    pools = [layers.GlobalAveragePooling2D(name=f"image_pool{number}")(block) for number, block in enumerate(blocks)]
+    x = layers.Concatenate(name="image_pools")(pools)
+    x = layers.BatchNormalization(center=False, scale=False, name=f"{PHOTO_HEADS}_norm", trainable=False)(x)
+    x = layers.Dropout(0.2, name=f"{PHOTO_HEADS}_dropout")(x)
+    x = layers.Dense(config.photo_heads_width, activation="relu", name=f"{PHOTO_HEADS}_hidden", trainable=False)(x)
+    x = layers.Dropout(0.5, name=f"{PHOTO_HEADS}_hidden_dropout")(x)
+    return layers.Dense(logits_width, kernel_initializer="zeros", name=PHOTO_HEADS, trainable=False)(x)
 
 
 def _text_branch(config: NetworkConfig, token_ids: Any, vocabulary_size: int) -> Any:
@@ -197,7 +213,7 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
         output_shape=(config.fused_width,),
         name="blank",
     )(inputs["image_present"])
-    image = _image_branch(config, inputs["image"]) if has_image else blank
+    image, blocks = _image_branch(config, inputs["image"]) if has_image else (blank, [])
     text = _text_branch(config, inputs["token_ids"], vocabulary_size) if has_text else blank
     flag = layers.Lambda(lambda f: ops.ones_like(f), output_shape=(), name="present")
     no_flag = layers.Lambda(lambda f: ops.zeros_like(f), output_shape=(), name="absent")
@@ -216,8 +232,14 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
     embedding = layers.Dense(config.embedding_width, name="embedding")
     unit = layers.UnitNormalization(name="unit")
     outputs = {}
+    photo_heads = _photo_heads(config, blocks, logits_width) if has_image and config.photo_heads_width else None
+    no_text = layers.Lambda(ops.logical_not, output_shape=(), name="no_text")(text_given)
     for pattern in PATTERNS:
-        outputs[f"{pattern}_logits"] = heads(head_dropout(features[pattern]))
+        logits = layers.Identity(name=f"{pattern}_shared")(heads(head_dropout(features[pattern])))
+        if photo_heads is not None and pattern != "text":
+            add = layers.Lambda(_add_where, output_shape=(logits_width,), name=f"{pattern}_added")
+            logits = add([logits, photo_heads, present if pattern == "image" else no_text])
+        outputs[f"{pattern}_logits"] = logits
         outputs[f"{pattern}_embedding"] = unit(embedding(features[pattern]))
     scalar = layers.Reshape((), name="scalar")
     # A linear read-out of the branch, trained on made outliers; relu keeps it from being a mere direction.
@@ -227,14 +249,33 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
     return keras.Model(inputs, outputs, name="itemlens")
 
 
+def _add_where(parts: list[Any]) -> Any:
+    logits, more, is_added = parts
+    return ops.where(ops.expand_dims(is_added, -1), logits + more, logits)
+
+
+def blank_titles(network: keras.Model, items: int) -> dict[str, Any]:
+    """The inputs of `items` photos without titles, but for the photos."""
+    shape = next(tensor.shape for tensor in network.inputs if tensor.name == "token_ids")
+    return {
+        "token_ids": np.zeros((items, *shape[1:]), np.int32),
+        "image_present": np.ones(items, np.bool_),
+        "text_present": np.zeros(items, np.bool_),
+    }
+
+
 def without_photo_branch(network: keras.Model) -> keras.Model:
-    """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos."""
+    """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos.
+
+    What the photo's own heads add is left out.
+    """
     inputs = {tensor.name: tensor for tensor in network.inputs}
+    outputs = network.output | {f"{pattern}_logits": network.get_layer(f"{pattern}_shared").output for pattern in PATTERNS}
     inputs["image"] = network.get_layer("image_dense").output
     with warnings.catch_warnings():
         # Keras wants the tensor to be called `image` too, but it is another layer's output here.
         warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-        return keras.Model(inputs, network.output)
+        return keras.Model(inputs, outputs)
 
 
 def multiply_accumulates(model: keras.Model, config: NetworkConfig) -> int:

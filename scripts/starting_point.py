@@ -17,6 +17,7 @@ from app.engine.text import TitleTokenizer
 from scripts.config import ConfigError, NetworkConfig
 from scripts.config_reading import read_dataclass
 from scripts.labels import LabelSpace, matching_columns
+from scripts.network import PHOTO_HEADS
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class StartingPoint:
         loaded = tf.saved_model.load(str(self.bundle.path))  # held: its variables die with it
         # The SavedModel's variables keep their Keras paths as names.
         known = {v.name.removesuffix(":0"): v.numpy() for v in loaded.signatures["serving_default"].variables}
-        heads = {variable.path for variable in network.get_layer("heads").variables}
+        heads = {v.path for layer in network.layers if layer.name in ("heads", PHOTO_HEADS) for v in layer.variables}
         columns = matching_columns(space, self.bundle.labels_json)
         for variable in network.variables:
             value = known.get(variable.path)

@@ -113,12 +113,15 @@ def run_training(
     epochs: int,
     name: str = "shop",
     columns: Sequence[str] = (PHOTO, TITLE, ALL_LABELS),
+    network: str = "",
     flags: Sequence[str] = (),
 ) -> MadeRun:
+    """`network`: more lines of that section of the config."""
     from scripts.train import main
 
     config = shop / f"{name}.toml"
-    config.write_text(CONFIG.format(name=name, columns="\n".join(columns), epochs=epochs))
+    text = CONFIG.format(name=name, columns="\n".join(columns), epochs=epochs)
+    config.write_text(text.replace("[training]", f"{network}\n\n[training]"))
     run = MadeRun(0, work / "runs", work / "models", name)
     status = main(["--config", str(config), "--runs", str(run.runs), "--models", str(run.models), *flags])
     return MadeRun(status, run.runs, run.models, name)

@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from app.engine.runtimes.base import INPUT_NAMES, OUTPUT_NAMES
 from scripts.config import NetworkConfig
-from scripts.network import BidirectionalGRU, build_network, multiply_accumulates
+from scripts.network import PHOTO_HEADS, BidirectionalGRU, build_network, multiply_accumulates
 
 TOKENS, LOGITS, EMBEDDING = 4, 5, 8
 
@@ -114,6 +114,26 @@ def test_an_empty_title_and_a_full_one_are_both_finite(network: keras.Model) -> 
     found = answers(network, batch() | {"token_ids": tokens})
     assert all(np.isfinite(value).all() for value in found.values())
     assert not np.allclose(found["text_logits"][1], found["text_logits"][2])
+
+
+def test_the_photos_own_heads_speak_where_there_is_no_title_and_nowhere_else() -> None:
+    network = build_network(config(photo_heads_width=10), vocabulary_size=50, logits_width=LOGITS)
+    no_title = batch() | {"text_present": np.zeros(3, bool)}
+    silent, silent_alone = answers(network, batch()), answers(network, no_title)
+    kernel = network.get_layer(PHOTO_HEADS).kernel
+    kernel.assign(np.random.default_rng(1).normal(0, 1, kernel.shape))
+    heard, alone = answers(network, batch()), answers(network, no_title)
+    assert not np.allclose(silent["image_logits"], heard["image_logits"], atol=1e-3)
+    assert not np.allclose(silent_alone["fused_logits"], alone["fused_logits"], atol=1e-3)
+    assert np.allclose(alone["fused_logits"], alone["image_logits"], atol=1e-5)
+    assert np.array_equal(silent["fused_logits"], heard["fused_logits"])
+    assert same(silent, heard, "text")
+    assert all(np.array_equal(silent[name], heard[name]) for name in heard if name.endswith(("_embedding", "_in_domain")))
+
+
+def test_the_photos_own_heads_read_every_block() -> None:
+    network = build_network(config(photo_heads_width=10), vocabulary_size=50, logits_width=LOGITS)
+    assert network.get_layer(f"{PHOTO_HEADS}_hidden").kernel.shape == (8 + 16, 10)
 
 
 def test_photos_of_other_sizes_are_read_too(network: keras.Model) -> None:

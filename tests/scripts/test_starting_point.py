@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,15 @@ def space_of(colours: list[str], tones: list[str]) -> LabelSpace:
     )
 
 
-def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained: MadeRun) -> None:
+@pytest.mark.parametrize("photo_heads_width", [0, 8])
+def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained: MadeRun, photo_heads_width: int) -> None:
+    """Whether or not the network is given heads that the bundle's has not."""
     start = read_starting_point(trained.bundle)
     space = space_of(["purple", "green", "blue", "red"], ["cold", "cold", "cold", "warm"])
     assert isinstance(start.tokenizer, TitleTokenizer)
     with steps_untraced():
-        network = build_network(start.network, vocabulary_size=start.tokenizer.vocabulary_size, logits_width=space.logits_width)
+        config = replace(start.network, photo_heads_width=photo_heads_width)
+        network = build_network(config, vocabulary_size=start.tokenizer.vocabulary_size, logits_width=space.logits_width)
         assert start.pour_into(network, space) == 6, "green, blue, red; wool, steel, glass"
         photos = np.random.default_rng(1).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
         titles = ["merino bowl", "inox cup", "crystal lamp", "", "merino plate"]
@@ -71,8 +75,10 @@ def test_a_short_run_from_a_bundle_beats_one_from_nothing(trained: MadeRun, shop
 
 @pytest.mark.slow
 def test_no_epochs_from_a_bundle_finish_it_once_more(trained: MadeRun, shop: Path, tmp_path: Path) -> None:
-    run = run_training(shop, tmp_path, epochs=1, flags=("--from", str(trained.bundle), "--epochs", "0"))
+    network = "photo_heads_width = 8"
+    run = run_training(shop, tmp_path, epochs=1, network=network, flags=("--from", str(trained.bundle), "--epochs", "0"))
     assert run.status == 0
+    assert read_starting_point(run.bundle).network == replace(read_starting_point(trained.bundle).network, photo_heads_width=8)
     assert json.loads((run.run_dir / "metrics.json").read_text())["patterns"]["both"]["colour"]["accuracy"] > 0.9
     before, after = (read_starting_point(bundle).bundle.manifest.training for bundle in (trained.bundle, run.bundle))
     assert (before["epochs"] > 0, after["epochs"], after["seconds"] > 0) == (True, 0, True)

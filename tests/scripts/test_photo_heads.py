@@ -1,0 +1,67 @@
+"""The photo's own heads learn from what the photo branch says of each photo; nothing else moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import scripts.photo_heads
+from scripts.losses import Recogniser
+from scripts.network import PHOTO_HEADS, build_network
+from scripts.photo_heads import read_photos_alone
+from tests.scripts.conftest import steps_untraced
+from tests.scripts.test_finishing import COUNT, NETWORK, TRAINING, catalogue
+
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+
+
+def outputs_of(network: keras.Model, photos: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    count = len(photos)
+    x: dict[str, Any] = {
+        "image": photos.astype(np.float32), "token_ids": np.ones((count, NETWORK.max_tokens), np.int32),
+        "image_present": np.ones(count, bool), "text_present": np.ones(count, bool),
+    }  # fmt: skip
+    return {name: np.asarray(value) for name, value in network(x, training=False).items()}
+
+
+def test_the_photo_alone_is_answered_better_and_all_else_stays_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.photo_heads, "PASSES", 4)
+    monkeypatch.setattr(scripts.photo_heads, "LEARNING_RATE", 0.05)
+    rows, space, tokenizer = catalogue()
+    bright = rows.labels[:, 0] == 1
+    rows.photos[:] = rows.photos // 4 + np.where(bright, 190, 0).astype(np.uint8)[:, None, None, None]
+    keras.utils.set_random_seed(1)
+    config = replace(NETWORK, photo_heads_width=16)
+    network = build_network(config, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+    training = replace(TRAINING, image_augmentation="none")
+    model = Recogniser(network, space, config, training)
+    held = {v.path: np.asarray(v).copy() for v in network.variables if PHOTO_HEADS not in v.path and "seed" not in v.path}
+    trainable = [variable.path for variable in model.trainable_variables]
+    before = outputs_of(network, rows.photos)
+    with steps_untraced():
+        read_photos_alone(model, rows, np.arange(COUNT), training=training)
+    after = outputs_of(network, rows.photos)
+
+    def likelihood(logits: NDArray[np.float32]) -> float:
+        spread = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        return float(np.take_along_axis(spread, rows.labels[:, :1], 1).mean())
+
+    assert likelihood(after["image_logits"]) > likelihood(before["image_logits"]) + 0.05
+    assert all(np.array_equal(value, np.asarray(v)) for v in network.variables if (value := held.get(v.path)) is not None)
+    assert all(np.array_equal(before[name], after[name]) for name in before if name != "image_logits")
+    assert [variable.path for variable in model.trainable_variables] == trainable, "the next stage would train them too"
+    assert not any(PHOTO_HEADS in path for path in trainable)
+
+
+def test_a_network_without_such_heads_is_left_as_it_is() -> None:
+    rows, space, tokenizer = catalogue()
+    network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+    model = Recogniser(network, space, NETWORK, TRAINING)
+    before = [np.asarray(v).copy() for v in network.variables]
+    read_photos_alone(model, rows, np.arange(COUNT), training=TRAINING)
+    assert all(np.array_equal(value, np.asarray(v)) for value, v in zip(before, network.variables, strict=True))
