@@ -210,8 +210,8 @@ def test_two_thousand_characters_take_milliseconds(part: str) -> None:
         for _ in range(100_000):
             pass
         counting_s.append(time.thread_time() - started)
-    # Three times what the worst takes at rest: the suite's processes share cores and caches. On a slow machine, the time in which it
-    # counts as far as others do in that. A pattern that goes back and forth takes hundreds of milliseconds.
+    # Three times what the worst takes at rest: the suite's processes share cores and caches. On a slow machine, the time in
+    # which it counts as far as others do in that. A pattern that goes back and forth takes hundreds of milliseconds.
     assert min(took_s) < max(0.012, 8 * min(counting_s))
 
 
