@@ -188,8 +188,8 @@ class Batcher:
     # --- the thread ------------------------------------------------------------------------------------------------
 
     def _own_runtime(self) -> None:
-        give_way()
         try:
+            give_way()
             while batch := self._take():
                 self._answer(batch)
         except BaseException as error:  # the end of this thread, whatever it is; the type alone holds no content
