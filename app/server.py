@@ -32,9 +32,9 @@ from app.tls import load_certificate, tls_context
 log = structlog.stdlib.get_logger("itemlens")
 
 BEAT_S = 1.0
-_COLLECT_AFTER_OBJECTS = 10_000
-"""More than the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second: an
-ordinary request leaves none, and most of what it looks through is in use."""
+_COLLECT_AFTER_OBJECTS = 3_000
+"""About what the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second: an
+ordinary request leaves none, and most of what it looks through is in use. Refused ones leave some, so it may not wait long."""
 _TLS_SHUTDOWN_S = 2.0
 """How long a closed connection waits for the other side's farewell."""
 
