@@ -90,6 +90,15 @@ def finish(
         rest.fit(batches, epochs=1, shuffle=False, verbose="auto")
 
 
+def taken_otherwise(
+    rows: Rows, row: int, rng: np.random.Generator, *, detailed: bool, training: TrainingConfig
+) -> NDArray[np.uint8]:
+    """uint8[H, W, 3]: a row's photo, the one in more detail if that is asked for and there, now and then on a made ground."""
+    extra = rows.extra_of_row.get(row)
+    photo: NDArray[np.uint8] = rows.photos[row] if extra is None or not detailed else rows.extra_photos[extra]
+    return handheld_photo(rng, photo) if rng.random() < training.handheld_photo_share else photo
+
+
 def _view(
     model: Recogniser, rows: Rows, train_rows: NDArray[Any], training: TrainingConfig, number: int, batch_size: int = 256
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
@@ -107,11 +116,7 @@ def _view(
         chosen = train_rows[start : start + batch_size]
         photos = np.array(rows.photos[chosen])
         for slot, row in enumerate(chosen):
-            extra = rows.extra_of_row.get(int(row))
-            if extra is not None and number % 2:
-                photos[slot] = rows.extra_photos[extra]
-            if rng.random() < training.handheld_photo_share:
-                photos[slot] = handheld_photo(rng, photos[slot])
+            photos[slot] = taken_otherwise(rows, int(row), rng, detailed=bool(number % 2), training=training)
             if not familiar[row]:
                 photos[slot] = outlier_photo(rng, height, width, photos[slot], strokes=training.strokes_are_outliers)
         changed = model.augment(keras.ops.convert_to_tensor(photos.astype(np.float32)))

@@ -168,12 +168,14 @@ def fit(
             settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
     if not training.epochs and teachers:
         taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
+    is_changed = bool(network.photo_heads_width)
     if model.has_image and model.has_text and tokenizer and training.finishing_passes:
         finish(
             model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
         )
+        is_changed = True
     read_photos_alone(model, rows, train_rows, training=training)
-    if (training.finishing_passes or network.photo_heads_width) and len(val_rows) and history:
+    if is_changed and len(val_rows) and history:
         history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
     return history
 

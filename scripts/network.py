@@ -233,12 +233,12 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
     unit = layers.UnitNormalization(name="unit")
     outputs = {}
     photo_heads = _photo_heads(config, blocks, logits_width) if has_image and config.photo_heads_width else None
-    no_text = layers.Lambda(ops.logical_not, output_shape=(), name="no_text")(text_given)
     for pattern in PATTERNS:
         logits = layers.Identity(name=f"{pattern}_shared")(heads(head_dropout(features[pattern])))
         if photo_heads is not None and pattern != "text":
+            no_text = layers.Lambda(ops.logical_not, output_shape=(), name=f"{pattern}_no_text")
             add = layers.Lambda(_add_where, output_shape=(logits_width,), name=f"{pattern}_added")
-            logits = add([logits, photo_heads, present if pattern == "image" else no_text])
+            logits = add([logits, photo_heads, present if pattern == "image" else no_text(text_given)])
         outputs[f"{pattern}_logits"] = logits
         outputs[f"{pattern}_embedding"] = unit(embedding(features[pattern]))
     scalar = layers.Reshape((), name="scalar")

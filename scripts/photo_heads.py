@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.handheld_photos import handheld_photo
+from scripts.finishing import taken_otherwise
 from scripts.losses import Recogniser
 from scripts.network import PHOTO_HEADS, blank_titles, without_photo_branch
 
@@ -122,11 +122,7 @@ def _view(
             photos = photos[:, :, ::-1]
         elif VIEWS[number] != "plain":
             for slot, row in enumerate(chosen):
-                extra = rows.extra_of_row.get(int(row))
-                if extra is not None and number % 2:
-                    photos[slot] = rows.extra_photos[extra]
-                if random.random() < training.handheld_photo_share:
-                    photos[slot] = handheld_photo(random, photos[slot])
+                photos[slot] = taken_otherwise(rows, int(row), random, detailed=bool(number % 2), training=training)
             photos = model.augment(ops.convert_to_tensor(photos.astype(np.float32)))
         read = branch.predict_on_batch(ops.cast(photos, "float32"))
         pools.append(np.asarray(read["pools"], np.float32))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scripts.labels import LabelSpace, matching_columns
+from scripts.network import blank_titles
 from scripts.served_model import ServedModel
 
 Floats = NDArray[np.float32]
@@ -67,14 +68,7 @@ def probabilities(logits: Floats, space: LabelSpace) -> Floats:
 
 
 def _own_logits(network: keras.Model, photos: NDArray[np.uint8]) -> Floats:
-    rows = len(photos)
-    tokens = network.inputs[[tensor.name for tensor in network.inputs].index("token_ids")].shape[1]
-    given: dict[str, Any] = {
-        "image": photos.astype(np.float32),
-        "token_ids": np.zeros((rows, tokens), np.int32),
-        "image_present": np.ones(rows, bool),
-        "text_present": np.zeros(rows, bool),
-    }
+    given = blank_titles(network, len(photos)) | {"image": photos.astype(np.float32)}
     return np.asarray(network.predict_on_batch(given)["image_logits"], np.float32)
 
 
