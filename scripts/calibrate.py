@@ -6,7 +6,8 @@ rows are used; the test split is never seen here. Too few rows give no threshold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from app.engine.answers import OUTPUT_OF_PATTERN, PATTERNS, Answerer, LabelLayou
 from app.engine.items import Pattern
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
+from scripts.contradiction import Outputs, fit_contradiction
 from scripts.fitting import predict
 from scripts.labels import UNKNOWN, LabelSpace
 from scripts.statistics import logistic_regression, shows_proportion
@@ -30,11 +32,6 @@ MIN_ROWS_AGREEMENT = 100
 # An attribute that most rows lack says little about whether photo and title agree.
 MIN_COVERAGE_AGREEMENT = 0.5
 CONFLICTING_SHARE = 0.01
-# What leaving a contradicting title out may cost where photo and title do belong together.
-CONTRADICTION_COST = 0.0005
-CONTRADICTING_SHARE = 0.01
-PHOTO_SURE_FROM = 0.5
-"""A photo that is likelier wrong than right about the item's family is no witness against a title."""
 
 
 def calibrate(
@@ -49,10 +46,18 @@ def calibrate(
 ) -> dict[str, Any]:
     """All parameters for a bundle, from the network's outputs on the validation rows."""
     labels_json = space.to_json(applies)
-    title_present = np.array([bool(rows.titles[row].strip()) for row in val_rows], bool)
+    titles = [rows.titles[row] for row in val_rows]
+    title_present = np.array([bool(title.strip()) for title in titles], bool)
+
+    def ask(chosen: NDArray[np.int64], photos: NDArray[np.uint8], titles: list[str]) -> Outputs:
+        return predict(model, rows, val_rows[chosen], tokenizer=tokenizer, photos=photos, titles=titles)
+
     return calibrate_outputs(
         predict(model, rows, val_rows, tokenizer=tokenizer) if len(val_rows) else {},
         published_truth(space, rows.labels[val_rows]),
+        ask=ask,
+        photos=rows.photos[val_rows],
+        titles=titles,
         labels_json=labels_json,
         photo_present=rows.photo_present[val_rows],
         title_present=title_present & (tokenizer is not None),
@@ -63,9 +68,12 @@ def calibrate(
 
 
 def calibrate_outputs(
-    outputs: Mapping[str, NDArray[Any]],
+    outputs: Outputs,
     truth: Mapping[str, NDArray[np.int64]],
     *,
+    ask: Callable[[NDArray[np.int64], NDArray[np.uint8], list[str]], Outputs],
+    photos: NDArray[np.uint8],
+    titles: Sequence[str],
     labels_json: Mapping[str, Any],
     photo_present: NDArray[np.bool_],
     title_present: NDArray[np.bool_],
@@ -73,7 +81,8 @@ def calibrate_outputs(
     reads_titles: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """The same from any outputs of N rows and their true labels (`truth` as `published_truth` gives it)."""
+    """The same from any outputs of N rows and their true labels (`truth` as `published_truth` gives it). `ask` gives the
+    outputs of some of the rows (int64[M]) with other photos and titles in place of theirs."""
     has_image = bool(photo_present.any())
     patterns = [p for p in PATTERNS if (p == "image" or reads_titles) and (p == "text" or has_image)]
     if not len(photo_present):
@@ -103,27 +112,17 @@ def calibrate_outputs(
         known = {name: column != UNKNOWN for name, column in true.items()}
         agreement = _calibrate_agreement(Answerer(labels_json, calibration), both, title_group[usable["both"]], known, seed)
         calibration["agreement"] = agreement
-        answerer = Answerer(labels_json, calibration)
-        kind = answerer.kind_attribute
-        fused_right, image_right = (
-            answerer.layout.best_labels(both[f"{side}_logits"], kind) == true[kind] for side in ("fused", "image")
+        rows = np.flatnonzero(usable["both"])
+        agreement["contradiction"] = fit_contradiction(
+            Answerer(labels_json, calibration),
+            both,
+            partial(ask, rows),
+            photos[rows],
+            [titles[row] for row in rows.tolist()],
+            true,
+            seed=seed,
         )
-        sure = answerer.photo_confidence(both) >= PHOTO_SURE_FROM
-        scores = np.where(sure, answerer.agreement_scores(both), 1.0)
-        agreement["contradicts_below"] = contradiction_limit(scores, fused_right, image_right)
-        agreement["photo_sure_from"] = PHOTO_SURE_FROM
     return calibration
-
-
-def contradiction_limit(scores: NDArray[Any], fused_right: NDArray[np.bool_], image_right: NDArray[np.bool_]) -> float:
-    """The agreement score under which a title is taken for another product's and left out of the answer: the highest that
-    costs the items with their own titles at most `CONTRADICTION_COST` of their right answers and touches at most
-    `CONTRADICTING_SHARE` of them. Nothing is known here of how titles go wrong, so nothing is assumed of it."""
-    order = np.argsort(scores, kind="stable")
-    lost = np.cumsum(fused_right[order].astype(int) - image_right[order].astype(int))
-    too_dear = np.flatnonzero(lost > CONTRADICTION_COST * len(scores))
-    count = min([int(CONTRADICTING_SHARE * len(scores)), *too_dear[:1].tolist()])
-    return round(float(scores[order[count]]), 6)
 
 
 def published_truth(space: LabelSpace, encoded: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:

@@ -209,14 +209,15 @@ def predict(
     chosen: NDArray[np.int64],
     *,
     tokenizer: TitleTokenizer | None,
+    photos: NDArray[np.uint8] | None = None,
     titles: Sequence[str] | None = None,
     batch_size: int = 256,
 ) -> dict[str, NDArray[np.float32]]:
-    """All outputs of the network for the chosen rows, unaugmented; `titles` replaces the rows' own."""
+    """All outputs of the network for the chosen rows, unaugmented; `photos` and `titles` replace the rows' own."""
     texts = [rows.titles[row] for row in chosen] if titles is None else list(titles)
     tokens = tokenizer.encode_many(texts) if tokenizer else np.zeros((len(texts), 1), np.int32)
     x = {
-        "image": rows.photos[chosen],
+        "image": rows.photos[chosen] if photos is None else photos,
         "token_ids": tokens,
         "image_present": rows.photo_present[chosen],
         "text_present": (tokens != 0).any(axis=1),

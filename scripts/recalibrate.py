@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.errors import BundleError
 from scripts.batches import group_titles
@@ -35,7 +36,7 @@ from scripts.evaluation.figures import truth_indices
 from scripts.export import ExportError, new_bundle, next_version, write_json
 from scripts.labels import UNKNOWN
 from scripts.sealed_figures import seal_with_figures
-from scripts.served_model import ServedModel
+from scripts.served_model import Outputs, ServedModel
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,9 +77,14 @@ def calibration_on(model: ServedModel, catalogue: Catalogue, split: str, *, seed
     """`calibration.json` from the bundle's own answers on a split of a catalogue."""
     rows = np.flatnonzero(catalogue.split == split)
     titles = [catalogue.titles[row] for row in rows]
+    photos = catalogue.photos[rows]
     present = catalogue.photo_present[rows] & model.reads_photos
+
+    def ask(chosen: NDArray[np.int64], photos: NDArray[np.uint8], titles: list[str]) -> Outputs:
+        return model.run(photos, titles, photo_present=present[chosen], progress=f"asking about {split}, changed")
+
     outputs = model.run(
-        catalogue.photos[rows] if model.reads_photos else None,
+        photos if model.reads_photos else None,
         titles if model.reads_titles else None,
         photo_present=present,
         progress=f"asking about {split}",
@@ -90,6 +96,9 @@ def calibration_on(model: ServedModel, catalogue: Catalogue, split: str, *, seed
     return calibrate_outputs(
         outputs,
         {name: np.maximum(index, UNKNOWN) for name, index in truth.items()},
+        ask=ask,
+        photos=photos,
+        titles=titles,
         labels_json=model.bundle.labels_json,
         photo_present=present,
         title_present=np.array([bool(title.strip()) for title in titles], bool) & model.reads_titles,

@@ -10,22 +10,63 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.label_layout import Floats
+
+OVERLAP_FLOOR = 1e-4
+"""Added to an overlap before its logarithm is taken. Only a photo and a title that are both sure of different things get down
+to it: one that is in doubt leaves some of its probability everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """When a title is taken for another product's: where `score` is above 0. `overlap_weights` float64[K, 1] are those of the
+    attributes `names`, whose places are `rows` int64[K]."""
+
+    cosine_weight: float
+    image_in_domain_weight: float
+    text_in_domain_weight: float
+    names: Sequence[str]
+    rows: NDArray[np.int64]
+    overlap_weights: Floats
+    bias: float
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any] | None, attributes: Sequence[str]) -> Contradiction | None:
+        """From `calibration.json`'s `agreement.contradiction`; None for a bundle without it."""
+        if calibration is None:
+            return None
+        weight = dict(zip(calibration["features"], calibration["weights"], strict=True))
+        names = [name for name in attributes if name in weight]
+        return cls(
+            cosine_weight=float(weight.get("cosine", 0.0)),
+            image_in_domain_weight=float(weight.get("image_in_domain", 0.0)),
+            text_in_domain_weight=float(weight.get("text_in_domain", 0.0)),
+            names=names,
+            rows=np.array([attributes.index(name) for name in names], np.int64),
+            overlap_weights=np.array([float(weight[name]) for name in names])[:, None],
+            bias=float(calibration["bias"]),
+        )
+
+    def score(self, cosine: Floats, overlap: Floats, outputs: Mapping[str, NDArray[Any]]) -> Floats:
+        """float64[B] of cosines [B], the overlaps of `names` [K, B] and a batch's outputs."""
+        total = self.cosine_weight * cosine + self.image_in_domain_weight * outputs["image_in_domain"]
+        total = total + self.text_in_domain_weight * outputs["text_in_domain"] + self.bias
+        # No matrix product: its rounding would depend on how many items there are.
+        return np.asarray(total + (np.log(overlap + OVERLAP_FLOOR) * self.overlap_weights).sum(axis=0), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class AgreementTable:
     """A number per attribute (`weights` of its overlap, `conflict_below`: the overlap under which it conflicts, 0 for never),
-    and those of the whole: a title contradicts with a score under `contradicts_below` and a photo that is at least
-    `photo_sure_from` sure of the item's family."""
+    and those of the whole."""
 
     weights: Floats
     cosine_weight: float
     bias: float
     conflict_below: Floats
-    contradicts_below: float
-    photo_sure_from: float
+    contradiction: Contradiction | None
 
     @classmethod
     def of(cls, calibration: Mapping[str, Any] | None, attributes: Sequence[str]) -> AgreementTable | None:
@@ -38,8 +79,7 @@ class AgreementTable:
             cosine_weight=float(weight.get("cosine", 0.0)),
             bias=float(calibration["bias"]),
             conflict_below=np.array([float(calibration["conflict_below"].get(name, 0.0)) for name in attributes]),
-            contradicts_below=float(calibration.get("contradicts_below", 0.0)),
-            photo_sure_from=float(calibration.get("photo_sure_from", 0.0)),
+            contradiction=Contradiction.of(calibration.get("contradiction"), attributes),
         )
 
 

@@ -121,17 +121,14 @@ class Answerer:
         """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
 
         A title that reads like none, or like another product's, is left out when there is a familiar photo: the answer, and
-        `inputs`, are then the photo's alone. Only a photo that shows what it is can tell another product's. An unfamiliar
-        photo, or an unfamiliar title alone, makes every decision `abstain`.
+        `inputs`, are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes every decision
+        `abstain`.
         """
         agreement = self._agree(scores, position) if image_present and text_present else None
         image_familiar = image_present and bool(self._is_familiar(outputs["image_in_domain"][position], "image"))
         text_familiar = text_present and bool(self._is_familiar(outputs["text_in_domain"][position], "text"))
         readable = text_present and bool(self._is_readable(outputs["text_in_domain"][position]))
-        contradicts = False
-        if agreement is not None and self._agreement is not None and agreement.score < self._agreement.contradicts_below:
-            family = self.table.of_attribute(scores, self._row[self.family_attribute], "image")[:, position]
-            contradicts = float(family.max()) >= self._agreement.photo_sure_from
+        contradicts = agreement is not None and self._contradict(scores, outputs)[position]
         inputs: tuple[Modality, ...]
         pattern: Pattern
         if image_present and text_present and not _leaves_title_out(image_familiar, readable, contradicts):
@@ -149,10 +146,9 @@ class Answerer:
         image_familiar = self._is_familiar(outputs["image_in_domain"], "image")
         readable = self._is_readable(outputs["text_in_domain"])
         contradicts: NDArray[np.bool_] | bool = False
-        table = self._agreement
-        if table is not None and table.contradicts_below > 0:
-            sure = self.photo_confidence(outputs) >= table.photo_sure_from
-            contradicts = (self.agreement_scores(outputs) < table.contradicts_below) & sure
+        if self._agreement is not None and (rule := self._agreement.contradiction) is not None:
+            found = agreement_features(self, outputs, rule.names)
+            contradicts = rule.score(found["cosine"], np.stack([found[name] for name in rule.names]), outputs) > 0
         shape = np.shape(outputs["image_in_domain"])
         return np.broadcast_to(_leaves_title_out(image_familiar, readable, contradicts), shape)
 
@@ -167,12 +163,6 @@ class Answerer:
         for name in names:
             total = total + features[name] * table.weights[self._row[name]]
         return np.asarray(sigmoid(total), np.float64)
-
-    def photo_confidence(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
-        """float64[...]: how sure the photo alone is of the item's family."""
-        name = self.family_attribute
-        probabilities = self.layout.probabilities(outputs["image_logits"], name, self.temperature("image", name))
-        return np.asarray(probabilities.max(axis=-1))
 
     def is_familiar(self, outputs: Mapping[str, NDArray[Any]], modality: Modality) -> bool:
         """Whether the photo or the title looks like the training data. True where there was too little data to tell."""
@@ -247,7 +237,8 @@ class Answerer:
             return None
         known: tuple[list[float], list[list[int]]] | None = scores.worked_out.get("agreement")
         if known is None:
-            known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, self._agreement)
+            overlap = scores.worked_out["overlap"] = self.table.overlap(scores)
+            known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, overlap, self._agreement)
         conflicts = []
         for row in known[1][position]:
             labels, candidates = self.attribute_labels[self.attributes[row]], []
@@ -257,9 +248,22 @@ class Answerer:
             conflicts.append(Conflict(self.attributes[row], *candidates))
         return Agreement(known[0][position], tuple(conflicts))
 
-    def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> tuple[list[float], list[list[int]]]:
+    def _contradict(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> list[bool]:
+        """Of every item, once `_agree` was asked: whether its title is taken for another product's."""
+        known: list[bool] | None = scores.worked_out.get("contradicts")
+        if known is None:
+            rule, cosine = self._agreement.contradiction if self._agreement is not None else None, scores.cosine
+            if rule is None or cosine is None:
+                known = [False] * len(scores.path)
+            else:
+                known = (rule.score(cosine, scores.worked_out["overlap"][rule.rows], outputs) > 0).tolist()
+            scores.worked_out["contradicts"] = known
+        return known
+
+    def _agree_all(
+        self, scores: Scores, cosine: Floats, overlap: Floats, table: AgreementTable
+    ) -> tuple[list[float], list[list[int]]]:
         """Of every item: the score, and the rows of the attributes in conflict."""
-        overlap = self.table.overlap(scores)
         total = cosine * table.cosine_weight + (overlap * table.weights[:, None]).sum(axis=0) + table.bias
         conflicts: list[list[int]] = [[] for _ in total]
         differs = (overlap < table.conflict_below[:, None]).T

@@ -170,19 +170,24 @@ class InDomain(_Model):
     min_logit: float | None
 
 
-class Agreement(_Model):
+class Logistic(_Model):
     features: list[str]
     weights: list[float]
     bias: float
-    conflict_below: dict[str, float] = {}
-    contradicts_below: Probability = 0.0
-    photo_sure_from: Probability = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.features) != len(self.weights):
-            raise ValueError("agreement needs one weight per feature")
+            raise ValueError("one weight per feature is needed")
         return self
+
+
+class Agreement(Logistic):
+    conflict_below: dict[str, float] = {}
+    contradiction: Logistic | None = None
+    # Of bundles calibrated before `contradiction` was there. Taken, and read no longer.
+    contradicts_below: Probability = 0.0
+    photo_sure_from: Probability = 0.0
 
 
 class Calibration(_Model):

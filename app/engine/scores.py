@@ -161,11 +161,6 @@ class ScoreTable:
         names: dict[Pattern, int] = {PATTERNS[place]: number for number, place in enumerate(present)}
         return Scores(names, groups, path, outside, cosine)
 
-    def of_attribute(self, scores: Scores, row: int, pattern: Pattern) -> Floats:
-        """float64[width, B]: the probabilities of one attribute."""
-        group, place = self.places[row]
-        return scores.groups[group][:, place, :, scores.patterns[pattern]]
-
     def overlap(self, scores: Scores) -> Floats:
         """float64[A, B]: the probability that the photo alone and the title alone would name the same label."""
         image, text = scores.patterns["image"], scores.patterns["text"]

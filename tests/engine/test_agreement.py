@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.engine.answers import Answerer
+from app.engine.agreement_table import OVERLAP_FLOOR
+from app.engine.answers import Answerer, agreement_features
 from tests.engine.drawn_outputs import CALIBRATION, any_logits, calibrated, classify, logits_for, outputs_of
 
 
@@ -46,8 +47,12 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
-def contradicting(limit: float = 0.1, photo_sure_from: float = 0.5) -> Answerer:
-    return calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": limit, "photo_sure_from": photo_sure_from})
+FEATURES = ["cosine", "image_in_domain", "text_in_domain", "articleType"]
+
+
+def contradicting(bias: float = -5.0) -> Answerer:
+    rule = {"features": FEATURES, "weights": [-4.0, 0.2, 0.2, -1.0], "bias": bias}
+    return calibrated(agreement=CALIBRATION["agreement"] | {"contradiction": rule})
 
 
 def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
@@ -57,19 +62,33 @@ def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
     assert found.attributes == classify(outputs, text=False).attributes
     assert found.agreement is not None
     assert [conflict.attribute for conflict in found.agreement.conflicts] == ["articleType"]
-    assert classify(outputs, answerer=contradicting(0.0)).inputs == ("image", "text"), "a bundle without a limit"
+    assert classify(outputs).inputs == ("image", "text"), "a bundle without a rule"
     matching = outputs_of(logits_for("Jeans"))
     assert classify(matching, answerer=contradicting()).inputs == ("image", "text")
 
 
-def test_a_photo_that_does_not_show_what_it_is_overrules_no_title() -> None:
-    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
-    assert classify(outputs, answerer=contradicting(photo_sure_from=0.9)).inputs == ("image",)
-    found = classify(outputs, answerer=contradicting(photo_sure_from=0.9999))
+@pytest.mark.parametrize(("photo", "title"), [(0.6, 0.99), (0.99, 0.6)])
+def test_neither_a_photo_nor_a_title_that_is_in_doubt_contradicts_the_other(photo: float, title: float) -> None:
+    image, text = logits_for("Jeans", share=photo), logits_for("Watches", share=title)
+    found = classify(outputs_of(text, image=image, text=text, cosine=0.0), answerer=contradicting())
     assert found.inputs == ("image", "text")
     assert found.attributes["articleType"].label == "Watches"
     assert found.agreement is not None
-    assert found.agreement.conflicts, "it is said all the same"
+    assert found.agreement.score < 0.5, "it is said all the same"
+
+
+def test_the_less_familiar_an_input_the_less_it_contradicts() -> None:
+    image, text = logits_for("Jeans"), logits_for("Watches")
+    outputs = outputs_of(text, image=image, text=text, cosine=0.0, image_in_domain=0.5, text_in_domain=0.5)
+    assert classify(outputs, answerer=contradicting(-6.2)).inputs == ("image", "text")
+    outputs["text_in_domain"] = np.asarray(9.0, np.float32)
+    assert classify(outputs, answerer=contradicting(-6.2)).inputs == ("image",)
+
+
+def test_the_rule_of_earlier_bundles_is_taken_and_not_followed() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    earlier = calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": 0.9, "photo_sure_from": 0.1})
+    assert classify(outputs, answerer=earlier).inputs == ("image", "text")
 
 
 def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
@@ -81,17 +100,21 @@ def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
     assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
 
 
-@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1), st.floats(0, 1))
+@given(any_logits, any_logits, st.floats(-1, 1), st.floats(-3, 3), st.floats(-3, 3), st.floats(-8, 4))
 def test_arrays_leave_out_the_titles_that_single_answers_do(
-    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, limit: float, sure: float
+    image: NDArray[np.float32], text: NDArray[np.float32], cosine: float, photo: float, title: float, bias: float
 ) -> None:
     outputs = outputs_of(
         logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
     )
-    answerer = contradicting(limit, sure)
+    answerer = contradicting(bias)
     found = classify(outputs, answerer=answerer)
     assert found.agreement is not None
     assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
-    if min(abs(found.agreement.score - limit), abs(float(answerer.photo_confidence(outputs)) - sure)) > 1e-6:
+    overlap = agreement_features(answerer, outputs, ["articleType"])
+    score = -4.0 * overlap["cosine"] + 0.2 * (photo + title) - np.log(overlap["articleType"] + OVERLAP_FLOOR) + bias
+    if abs(float(score)) > 1e-5:
         batch = {name: np.stack([value, value]) for name, value in outputs.items()}
         assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
+        if photo >= 0 and title >= 0:
+            assert (found.inputs == ("image",)) == (score > 0)

@@ -13,7 +13,7 @@ from app.engine.answers import Answerer, LabelLayout
 from app.engine.bundle_schema import Calibration
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
-from scripts.calibrate import accept_thresholds, calibrate, contradiction_limit, familiarity_limit, fit_temperature, pattern_of
+from scripts.calibrate import accept_thresholds, calibrate, familiarity_limit, fit_temperature, pattern_of
 from scripts.labels import LabelSpace, build_label_space
 
 # ---- thresholds
@@ -218,6 +218,13 @@ def test_a_whole_calibration_accepts_the_sure_and_tells_matching_titles_from_oth
     assert np.mean([answer.agreement.score < 0.5 for answer in others]) > 0.9
     assert np.mean([bool(answer.agreement.conflicts) for answer in matching]) <= 0.05
     assert np.mean([bool(answer.agreement.conflicts) for answer in others]) > 0.5
+    assert np.mean([answer.inputs == ("image",) for answer in matching]) <= 0.02
+    other_shape = [
+        answer
+        for row, answer in zip(np.flatnonzero(different).tolist(), others, strict=True)
+        if rows.titles[row].split()[1] != rows.titles[row - 1].split()[1]
+    ]
+    assert np.mean([answer.inputs == ("image",) for answer in other_shape]) > 0.9
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -255,31 +262,6 @@ def test_rows_without_a_label_are_left_out() -> None:
     assert "colour" not in found["patterns"]["both"]["thresholds"]
     assert found["patterns"]["both"]["temperature"]["colour"] == 1.0
     assert "colour" not in found["agreement"]["features"]
-
-
-# ---- titles of other products
-
-
-def test_leaving_titles_out_costs_no_more_than_agreed() -> None:
-    rng = np.random.default_rng(5)
-    scores = rng.random(4000)
-    photo, both = rng.random(4000) < 0.8, rng.random(4000) < 0.96
-    limit = contradiction_limit(scores, both, photo)
-    left_out = scores < limit
-    assert left_out.any()
-    assert (both & ~photo & left_out).sum() - (photo & ~both & left_out).sum() <= 0.001 * 4000
-    assert left_out.mean() <= 0.01
-
-
-def test_where_the_photo_is_as_right_as_both_the_share_is_the_limit() -> None:
-    scores = np.linspace(0, 1, 1000)
-    right = np.ones(1000, bool)
-    assert (scores < contradiction_limit(scores, right, right)).sum() == 10
-
-
-def test_few_rows_leave_nothing_out_that_costs_an_answer() -> None:
-    scores = np.linspace(0.01, 1, 100)
-    assert contradiction_limit(scores, np.ones(100, bool), np.zeros(100, bool)) == pytest.approx(0.01)
 
 
 def test_the_pattern_follows_from_what_an_item_has() -> None:
