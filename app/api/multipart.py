@@ -82,6 +82,8 @@ def parse_multipart(body: bytes | bytearray, content_type: bytes) -> list[Part]:
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise ProblemError("malformed_multipart", "The Content-Type names no boundary; let an HTTP library build the form.")
+    if not body.startswith(b"--" + boundary) and (before := body.find(b"\r\n--" + boundary)) >= 0:
+        body = body[before + 2 :]  # RFC 2046: what stands before the first boundary is to be ignored
     collector = _Collector()
     try:
         parser = MultipartParser(

@@ -105,6 +105,15 @@ async def test_a_broken_form_is_400(client: httpx.AsyncClient, content_type: str
     assert (response.status_code, response.json()["code"]) == (400, "malformed_multipart"), response.text
 
 
+@pytest.mark.parametrize("before", [b"\r\n", b"This is a form.\r\n\r\n--y\r\n--\r\n"])
+async def test_what_stands_before_the_first_boundary_is_ignored(client: httpx.AsyncClient, before: bytes) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nBlue Jeans\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    plain, found = [await client.post("/v1/classify", content=content, headers=headers) for content in (form, before + form)]
+    assert found.status_code == plain.status_code == 200
+    assert found.json()["results"] == plain.json()["results"]
+
+
 async def test_the_bodys_limit_holds_for_forms(engine: FakeEngine) -> None:
     from app.main import create_app
     from tests.conftest import open_client

@@ -1,7 +1,9 @@
 """A load generator in a process of its own: requests fall due at random moments, whatever the service does.
 
 Owns the measuring of one step, `python -m tests.e2e.open_loop '{…}'`, and of capacity. Prints one JSON object. Latencies count
-from the moment at which a request fell due, so that nothing is hidden by a generator that waits.
+from the moment at which a request fell due, so that nothing is hidden by a generator that waits. A core does not do as much in
+every minute, so a step comes in slices with the capacity measured between them: each slice offers a share of what was just
+measured, and is judged by what was measured before and after it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from scripts.benchmark.connection import Answer, Connection, ConnectionLostError
@@ -31,10 +34,13 @@ _DRAIN_S = 40.0
 
 @dataclass
 class Step:
-    """What came of one step. Latencies in milliseconds; `late_ms`: how long after their moments requests were sent, at the 99th
-    percentile. `in_time`: answers that came before the step was over, which is what goodput counts."""
+    """What came of one step's slices. Latencies in milliseconds; `late_ms`: how long after their moments requests were sent, at
+    the 99th percentile. `in_time`: answers that came before their slice was over, which is what goodput counts.
+    `capacity_per_s`: the mean of what was measured around the slices, with `capacity_items` answers."""
 
     seconds: float = 0.0
+    capacity_per_s: float = 0.0
+    capacity_items: int = 0
     accepted: int = 0
     in_time: int = 0
     accepted_p50_ms: float = 0.0
@@ -57,8 +63,9 @@ class Step:
 
 
 def measure(core: int, **plan: Any) -> dict[str, Any]:
-    """Run one plan in a process on `core`: {"port", "rate", "seconds"} is a step, {"port", "clients", "seconds"} measures the
-    capacity that so many waiting clients find, {"port", "seconds"} with how many of them it is greatest."""
+    """Run one plan in a process on `core`: {"port", "share", "clients", "slices", "seconds", "capacity_s"} is a step of so many
+    slices, `seconds` together, at a share of the capacity that so many waiting clients find in `capacity_s`; {"port", "rate",
+    "seconds"} a step of one slice at a rate; {"port", "seconds"} says with how many clients the capacity is greatest."""
     command = [sys.executable, "-m", "tests.e2e.open_loop", json.dumps({"core": core, **plan})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -81,8 +88,9 @@ class _Generator:
         self._refused: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
 
-    def run(self, rate_per_s: float, seconds: float) -> Step:
-        chance = random.Random(1)
+    def run(self, rate_per_s: float, seconds: float, seed: int = 1) -> None:
+        """One slice."""
+        chance = random.Random(seed)
         began_s = time.perf_counter()
         ends_s = self._ends_s = began_s + seconds
         due_s = began_s + chance.expovariate(rate_per_s)
@@ -101,7 +109,10 @@ class _Generator:
             # epoll waits for whole milliseconds.
             for number, events in self._poll.poll(pause_s if pause_s > 0.002 else 0):
                 self._attend(self._connections[number], events)
-        self._step.seconds = seconds
+        self._step.seconds += seconds
+
+    def finish(self) -> Step:
+        """What came of all slices. Closes the connections."""
         self._step.accepted = len(self._accepted_ms)
         self._step.accepted_p50_ms, self._step.accepted_p99_ms = _percentiles(self._accepted_ms)
         self._step.refused_p50_ms, self._step.refused_p99_ms = _percentiles(self._refused_ms)
@@ -177,22 +188,38 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
     return (percentile(values, 0.5), percentile(values, 0.99)) if values else (0.0, 0.0)
 
 
-def _capacity(port: int, requests: list[Request], seconds: float, clients: tuple[int, ...]) -> dict[str, float]:
-    """The most answers a second that waiting clients get, and how many of `clients` they are then. The most of several short
-    measurements is a lucky one: measure again with so many."""
-    loads = {count: closed_loop(port, requests, concurrency=count, seconds=seconds) for count in clients}
-    best = max(loads, key=lambda count: loads[count].items_per_s)
-    failures = sum(load.failures for load in loads.values())
-    return {"per_s": loads[best].items_per_s, "clients": best, "failures": failures}
+def _sliced(port: int, requests: list[Request], plan: dict[str, Any]) -> Step:
+    generator, measured, items = _Generator(port, requests), [], 0
+    for number in range(plan["slices"] + 1):
+        load = closed_loop(port, requests, concurrency=plan["clients"], seconds=plan["capacity_s"])
+        assert not load.failures, "waiting clients must get their answers"
+        measured.append(load.items_per_s)
+        items += load.items
+        if number < plan["slices"]:
+            generator.run(plan["share"] * load.items_per_s, plan["seconds"] / plan["slices"], seed=number)
+    step = generator.finish()
+    around = [(before + after) / 2 for before, after in pairwise(measured)]
+    step.capacity_per_s, step.capacity_items = sum(around) / len(around), items
+    return step
+
+
+def _best_clients(port: int, requests: list[Request], seconds: float) -> dict[str, float]:
+    """How many waiting clients get the most answers a second."""
+    loads = {count: closed_loop(port, requests, concurrency=count, seconds=seconds) for count in (8, 16, 32, 64)}
+    assert not any(load.failures for load in loads.values())
+    return {"clients": max(loads, key=lambda count: loads[count].items_per_s)}
 
 
 def main(plan: dict[str, Any]) -> dict[str, Any]:
     os.sched_setaffinity(0, {plan["core"]})
     requests = service_multipart(draw_samples(16))
+    if "share" in plan:
+        return asdict(_sliced(plan["port"], requests, plan))
     if "rate" in plan:
-        return asdict(_Generator(plan["port"], requests).run(plan["rate"], plan["seconds"]))
-    clients = (plan["clients"],) if "clients" in plan else (8, 16, 32, 64)
-    return _capacity(plan["port"], requests, plan["seconds"], clients)
+        generator = _Generator(plan["port"], requests)
+        generator.run(plan["rate"], plan["seconds"])
+        return asdict(generator.finish())
+    return _best_clients(plan["port"], requests, plan["seconds"])
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from tests.tiny_bundle import jpeg
 STEP_S = float(os.environ.get("OVERLOAD_STEP_S", "60"))
 SERVER_CORE, CLIENT_CORE = 0, 1
 SHARES = (0.8, 1.0, 2.0, 10.0)
-_CALM_S = 3.0
-"""After a step, until the service no longer takes what comes for more of the same."""
+SLICES = 3
+"""Of a step, with the capacity measured between them."""
 BARE = """
 import sys, uvicorn
 async def app(scope, receive, send):
@@ -134,11 +134,11 @@ def price_of_a_bare_answer_s() -> float:
         process.wait()
 
 
-def described(share: float, step: Step, capacity_per_s: float) -> str:
+def described(share: float, step: Step) -> str:
     refused = ", ".join(f"{count:,} x {status}" for status, count in sorted(step.refused.items())) or "none"
     return (
-        f"{share:4g}x: goodput {step.goodput_per_s:.1f}/s = {step.goodput_per_s / capacity_per_s:.1%} of the "
-        f"{capacity_per_s:.1f}/s measured just before and after; accepted "
+        f"{share:4g}x: goodput {step.goodput_per_s:.1f}/s = {step.goodput_per_s / step.capacity_per_s:.1%} of the "
+        f"{step.capacity_per_s:.1f}/s measured around its slices; accepted "
         f"{step.accepted:,}, p50 {step.accepted_p50_ms:.1f}, p99 {step.accepted_p99_ms:.1f} ms; refused {refused}, p50 "
         f"{step.refused_p50_ms:.1f}, p99 {step.refused_p99_ms:.1f} ms, {step.without_retry_after} without Retry-After; failed "
         f"{step.failed or 0}; {step.connections} connections; generator late by {step.late_ms:.1f} ms (p99)"
@@ -148,30 +148,25 @@ def described(share: float, step: Step, capacity_per_s: float) -> str:
 @pytest.mark.slow
 def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> None:
     price_s = price_of_a_bare_answer_s()
-    port, seconds = pinned_service.port, min(10.0, STEP_S)
-    clients = int(measure(CLIENT_CORE, port=port, seconds=seconds / 2)["clients"])
+    port, capacity_s = pinned_service.port, min(5.0, STEP_S / 4)
+    clients = int(measure(CLIENT_CORE, port=port, seconds=capacity_s)["clients"])
     load = os.getloadavg()[0]
     print(f"\na bare answer costs {price_s * 1e6:.0f} us; {clients} waiting clients get most; load average {load:.1f}")  # noqa: T201
     steps: dict[float, Step] = {}
     prices: dict[float, float] = {}
-    capacities: dict[float, float] = {}
-    before = measure(CLIENT_CORE, port=port, clients=clients, seconds=seconds)
+    plan = {"port": port, "clients": clients, "slices": SLICES, "seconds": STEP_S, "capacity_s": capacity_s}
     for share in SHARES:
         used_s = cpu_seconds(pinned_service.process.pid)
-        steps[share] = Step(**measure(CLIENT_CORE, port=port, rate=share * before["per_s"], seconds=STEP_S))
+        step = steps[share] = Step(**measure(CLIENT_CORE, share=share, **plan))
         used_s = cpu_seconds(pinned_service.process.pid) - used_s
-        # A core does not do as much in every minute: a step is judged by what it did just before and just after.
-        after = measure(CLIENT_CORE, port=port, clients=clients, seconds=seconds)
-        assert before["failures"] == after["failures"] == 0
-        capacity = capacities[share] = (before["per_s"] + after["per_s"]) / 2
-        before = after
-        prices[share] = (used_s - steps[share].accepted / capacity) / max(1, sum(steps[share].refused.values()))
-        print(described(share, steps[share], capacity))  # noqa: T201
+        answered = step.accepted + step.capacity_items
+        prices[share] = (used_s - answered / step.capacity_per_s) / max(1, sum(step.refused.values()))
+        print(described(share, step))  # noqa: T201
     calm, twice, tenfold = steps[0.8], steps[2.0], steps[10.0]
     left = max(0.0, 1 - tenfold.refused_per_s * price_s)
     print(  # noqa: T201
         f"a refusal costs {prices[10.0] * 1e6:.0f} us at 10x; bare answers to as many would leave {left:.1%} of capacity, of "
-        f"which {tenfold.goodput_per_s / (left * capacities[10.0]):.1%} were reached; p99 of accepted at 2x is "
+        f"which {tenfold.goodput_per_s / (left * tenfold.capacity_per_s):.1%} were reached; p99 of accepted at 2x is "
         f"{twice.accepted_p99_ms / calm.accepted_p99_ms:.2f} times that at 0.8x"
     )
     assert max(step.late_ms for step in steps.values()) < 20, "the generator was held up: measure on a machine at rest"
@@ -179,7 +174,7 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
         assert not step.failed, share
         assert step.without_retry_after == 0, share
     assert calm.refused == {}
-    assert twice.goodput_per_s >= 0.95 * capacities[2.0]
+    assert twice.goodput_per_s >= 0.95 * twice.capacity_per_s
     assert twice.accepted_p99_ms <= 2 * calm.accepted_p99_ms
-    assert tenfold.goodput_per_s >= 0.9 * left * capacities[10.0]
+    assert tenfold.goodput_per_s >= 0.9 * left * tenfold.capacity_per_s
     assert max(twice.refused_p99_ms, tenfold.refused_p99_ms) <= 50
