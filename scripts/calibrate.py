@@ -6,8 +6,7 @@ rows are used; the test split is never seen here. Too few rows give no threshold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +17,7 @@ from app.engine.answers import OUTPUT_OF_PATTERN, PATTERNS, Answerer, LabelLayou
 from app.engine.items import Pattern
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
-from scripts.contradiction import Outputs, fit_contradiction
+from scripts.contradiction import Ask, Outputs, fit_contradiction
 from scripts.fitting import predict
 from scripts.labels import UNKNOWN, LabelSpace
 from scripts.statistics import logistic_regression, shows_proportion
@@ -71,7 +70,7 @@ def calibrate_outputs(
     outputs: Outputs,
     truth: Mapping[str, NDArray[np.int64]],
     *,
-    ask: Callable[[NDArray[np.int64], NDArray[np.uint8], list[str]], Outputs],
+    ask: Ask,
     photos: NDArray[np.uint8],
     titles: Sequence[str],
     labels_json: Mapping[str, Any],
@@ -116,12 +115,14 @@ def calibrate_outputs(
         agreement["contradiction"] = fit_contradiction(
             Answerer(labels_json, calibration),
             both,
-            partial(ask, rows),
+            lambda chosen, *changed: ask(rows[chosen], *changed),
             photos[rows],
             [titles[row] for row in rows.tolist()],
             true,
             seed=seed,
         )
+        if agreement["contradiction"] is None:
+            print("no title will be left out as another product's: too few labelled rows, or too little to tell them by")
     return calibration
 
 

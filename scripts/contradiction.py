@@ -19,13 +19,20 @@ from app.engine.answers import Answerer, agreement_features
 from scripts.finishing import MIXED_SHARE
 from scripts.image_augmentation import PhotoMixing
 from scripts.labels import UNKNOWN
-from scripts.statistics import logistic_regression
+from scripts.statistics import area_under_roc, logistic_regression
 from scripts.title_augmentation import TitleAugmentation, class_stems
 
 Outputs = Mapping[str, NDArray[Any]]
+Ask = Callable[[NDArray[np.int64], NDArray[np.uint8], list[str]], Outputs]
+"""The outputs of some of N items (int64[M]) with other photos uint8[M, H, W, 3] and titles in place of theirs."""
+_NUMBERS = ("cosine", "image_in_domain", "text_in_domain")
 ROUNDS = 2
 """Of other titles for every photo, and of damage to every item."""
 MIN_SWAPPED = 50
+MAX_ITEMS = 4000
+"""Enough for five weights; a whole catalogue's photos would be in memory once more, damaged."""
+MIN_AUROC = 0.9
+"""A rule that tells other families' titles from the rows' own worse than this is none."""
 SWAPPED_COST = 0.002
 """How many right answers titles of other families may cost where they are kept, as a share of all such titles: less than
 half a point, which is promised, since the items that are served are others."""
@@ -54,7 +61,7 @@ def damaged_items(
 def fit_contradiction(
     answerer: Answerer,
     own: Outputs,
-    ask: Callable[[NDArray[np.uint8], list[str]], Outputs],
+    ask: Ask,
     photos: NDArray[np.uint8],
     titles: Sequence[str],
     truth: Mapping[str, NDArray[np.int64]],
@@ -64,51 +71,70 @@ def fit_contradiction(
     """`calibration.json`'s `agreement.contradiction`, from N items with photo and title: what the network makes of them
     (`own`) and, if asked, of other photos and titles in their places; `truth` int64[N] per attribute, -1 where unknown.
 
-    None where too few photos can be given another family's title.
+    None where too few photos can be given another family's title, or the two cannot be told apart.
     """
-    levels = tuple(dict.fromkeys((answerer.kind_attribute, answerer.family_attribute)))
-    columns = ["cosine", "image_in_domain", "text_in_domain", *levels]
+    chosen = np.random.default_rng(seed).permutation(len(titles))[:MAX_ITEMS]
+    own = {name: value[chosen] for name, value in own.items()}
+    truth = {name: column[chosen] for name, column in truth.items()}
+    photos, titles = photos[chosen], [titles[row] for row in chosen.tolist()]
+    levels = list(dict.fromkeys((answerer.kind_attribute, answerer.family_attribute)))
     labels = [label for labels in answerer.attribute_labels.values() for label in labels]
     strange: list[NDArray[Any]] = []
-    familiar = [_features(answerer, own, columns)]
-    lost: dict[str, list[NDArray[np.int64]]] = {name: [] for name in levels}
+    familiar = [_features(answerer, own, levels)]
+    lost: dict[str, list[NDArray[Any]]] = {name: [] for name in levels}
     for number in range(ROUNDS):
         other, differs = _other_families(truth[answerer.family_attribute], np.random.default_rng([seed, number]))
         if differs.sum() < MIN_SWAPPED:
             return None
-        swapped = ask(photos, [titles[row] for row in other])
-        strange.append(_features(answerer, swapped, columns)[differs])
+        swapped = ask(chosen, photos, [titles[row] for row in other])
+        strange.append(_features(answerer, swapped, levels)[differs])
         for name in levels:
             lost[name].append(_gained(answerer, swapped, truth, name, by="image", over="fused")[differs])
-        worse = ask(*damaged_items(photos, titles, labels=labels, seed=seed + number))
-        familiar.append(_features(answerer, worse, columns))
+        worse = damaged_items(photos, titles, labels=labels, seed=seed + number)
+        is_title = np.array([bool(title.strip()) for title in worse[1]])
+        familiar.append(_features(answerer, ask(chosen, *worse), levels)[is_title])
     x = np.concatenate([*strange, *familiar])
     y = np.arange(len(x)) < sum(map(len, strange))
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
     weights = logistic_regression((x - mean) / spread, y.astype(np.float64), ridge=1.0)[0] / spread
+    scores, own_scores = np.concatenate(strange) @ weights, familiar[0] @ weights
+    if area_under_roc(scores, own_scores) < MIN_AUROC:
+        return None
     cut = max(
-        min(highest_cut(np.concatenate(strange) @ weights, np.concatenate(lost[name])) for name in levels),
-        *(lowest_cut(familiar[0] @ weights, _gained(answerer, own, truth, name, by="fused", over="image")) for name in levels),
+        min(highest_cut(scores, np.concatenate(lost[name])) for name in levels),
+        *(lowest_cut(own_scores, _gained(answerer, own, truth, name, by="fused", over="image")) for name in levels),
     )
-    return {"features": columns, "weights": [round(float(w), 6) for w in weights], "bias": round(-cut, 6)}
+    numbers = [round(float(weight), 6) for weight in weights]
+    return dict(zip(_NUMBERS, numbers, strict=False)) | {
+        "overlap": dict(zip(levels, numbers[len(_NUMBERS) :], strict=True)),
+        "bias": round(-cut, 6),
+    }
 
 
-def highest_cut(scores: NDArray[Any], lost: NDArray[np.int64]) -> float:
-    """The highest score up to which titles of other families may be kept: `lost` is 1 where such a title costs a right answer
-    and -1 where it brings one."""
-    order = np.argsort(scores, kind="stable")
-    too_dear = np.flatnonzero(np.cumsum(lost[order]) > SWAPPED_COST * len(scores))
-    kept = int(too_dear[0]) if len(too_dear) else len(scores)
-    return float(scores[order[kept - 1]]) if kept else float(scores.min()) - 1.0
+def highest_cut(scores: NDArray[Any], lost: NDArray[Any]) -> float:
+    """The highest score up to which titles of other families may be kept: `lost` is 1 where such a title costs a right answer,
+    -1 where it brings one, and NaN where the right answer is not known."""
+    known = ~np.isnan(lost)
+    ends, total = _running(scores[known], lost[known])
+    too_dear = np.flatnonzero(total > SWAPPED_COST * known.sum())
+    kept = int(too_dear[0]) if len(too_dear) else len(ends)
+    return float(ends[kept - 1]) if kept else float(scores.min()) - 1.0
 
 
-def lowest_cut(scores: NDArray[Any], lost: NDArray[np.int64]) -> float:
+def lowest_cut(scores: NDArray[Any], lost: NDArray[Any]) -> float:
     """The lowest score above which items' own titles may be left out: `lost` is 1 where that costs a right answer, -1 where it
-    brings one."""
-    order = np.argsort(-scores, kind="stable")
-    too_dear = np.flatnonzero(np.cumsum(lost[order]) > OWN_COST * len(scores))
-    count = min([int(OWN_SHARE * len(scores)), *too_dear[:1].tolist()])
-    return float(scores[order[count]])
+    brings one, and NaN where the right answer is not known."""
+    known = ~np.isnan(lost)
+    ends, total = _running(-scores[known], lost[known])
+    too_dear = np.flatnonzero(total > OWN_COST * known.sum())
+    dear = -float(ends[too_dear[0]]) if len(too_dear) else -np.inf
+    return max(dear, float(np.sort(scores)[::-1][int(OWN_SHARE * len(scores))]))
+
+
+def _running(scores: NDArray[Any], lost: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The different scores, rising, and what is lost up to and with each."""
+    ends, group = np.unique(scores, return_inverse=True)
+    return ends, np.cumsum(np.bincount(group, weights=lost, minlength=len(ends)))
 
 
 def _other_families(family: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -117,22 +143,17 @@ def _other_families(family: NDArray[np.int64], rng: np.random.Generator) -> tupl
     return other, (family != family[other]) & (family != UNKNOWN) & (family[other] != UNKNOWN)
 
 
-def _features(answerer: Answerer, outputs: Outputs, columns: Sequence[str]) -> NDArray[np.float64]:
-    """float64[N, columns], as `app.engine.agreement_table.Contradiction` reads them."""
-    levels = [name for name in columns if name in answerer.attributes]
+def _features(answerer: Answerer, outputs: Outputs, levels: Sequence[str]) -> NDArray[np.float64]:
+    """float64[N, `_NUMBERS` and levels], as `app.engine.agreement_table.Contradiction` reads them."""
     found = agreement_features(answerer, outputs, levels)
-    return np.stack(
-        [
-            np.log(found[name] + OVERLAP_FLOOR) if name in levels else np.asarray({**outputs, **found}[name], np.float64)
-            for name in columns
-        ],
-        axis=1,
-    )
+    overlap = [np.log(found[name] + OVERLAP_FLOOR) for name in levels]
+    return np.stack([found["cosine"], outputs["image_in_domain"], outputs["text_in_domain"], *overlap], axis=1)
 
 
 def _gained(
     answerer: Answerer, outputs: Outputs, truth: Mapping[str, NDArray[np.int64]], name: str, *, by: str, over: str
-) -> NDArray[np.int64]:
-    """int64[N]: 1 where one side's label is right and the other's is wrong, -1 the other way round."""
+) -> NDArray[np.float64]:
+    """float64[N]: 1 where one side's label is right and the other's is wrong, -1 the other way round, NaN where the truth is
+    not known."""
     right = [answerer.layout.best_labels(outputs[f"{side}_logits"], name) == truth[name] for side in (by, over)]
-    return np.asarray(right[0].astype(np.int64) - right[1].astype(np.int64))
+    return np.where(truth[name] == UNKNOWN, np.nan, right[0].astype(float) - right[1].astype(float))

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,12 @@ def calibration_on(model: ServedModel, catalogue: Catalogue, split: str, *, seed
     )
     answerer = model.answerer
     blank = np.full(len(catalogue.split), "", object)
-    labels = {name: np.asarray(catalogue.labels.get(name, blank), object)[rows] for name in answerer.attributes}
+    names = dict.fromkeys([*answerer.attributes, *answerer.hierarchy])
+    labels = {name: np.asarray(catalogue.labels.get(name, blank), object)[rows] for name in names}
+    for child, parent in pairwise(reversed(answerer.hierarchy)):
+        # As in training, an item's finer label says the coarser ones.
+        said = [answerer.layout.parent_label[child].get(label, "") for label in labels[child]]
+        labels[parent] = np.where(labels[parent] == "", said, labels[parent])
     truth = truth_indices(answerer, labels)
     return calibrate_outputs(
         outputs,

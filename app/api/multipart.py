@@ -6,6 +6,7 @@ disk, and nothing of a request may touch the disk.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -77,13 +78,24 @@ class _Collector:
         self.is_complete = True
 
 
+def _without_preamble(body: bytes | bytearray, boundary: bytes) -> bytes | bytearray:
+    """From the first line on that is the boundary: what stands before it is to be ignored (RFC 2046, 5.1.1), unless it is a
+    field whose boundary was forgotten, which must not be lost in silence."""
+    first = re.search(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")(?=\r\n|--)", body)
+    if first is None or not first.start(1):
+        return body
+    if b"content-disposition" in body[: first.start(1)].lower():
+        raise ProblemError("malformed_multipart", "The form's first field has no boundary before it.")
+    return body[first.start(1) :]
+
+
 def parse_multipart(body: bytes | bytearray, content_type: bytes) -> list[Part]:
     """The form's fields in order. Raises `ProblemError` `malformed_multipart`."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise ProblemError("malformed_multipart", "The Content-Type names no boundary; let an HTTP library build the form.")
-    if not body.startswith(b"--" + boundary) and (before := body.find(b"\r\n--" + boundary)) >= 0:
-        body = body[before + 2 :]  # RFC 2046: what stands before the first boundary is to be ignored
+    if not body.startswith(b"--" + boundary + b"\r\n"):
+        body = _without_preamble(body, boundary)
     collector = _Collector()
     try:
         parser = MultipartParser(

@@ -5,7 +5,7 @@ Owns what `calibration.json` says of agreement. Refuses to know logits and items
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from app.engine.label_layout import Floats
 
 OVERLAP_FLOOR = 1e-4
-"""Added to an overlap before its logarithm is taken. Only a photo and a title that are both sure of different things get down
-to it: one that is in doubt leaves some of its probability everywhere."""
+"""Added to an overlap before its logarithm is taken. Only a photo and a title that both rule out what the other says get down
+to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """When a title is taken for another product's: where `score` is above 0. `overlap_weights` float64[K, 1] are those of the
+    """When a title is taken for another product's: where `score` is above 0. `overlap_weights` float64[K] are those of the
     attributes `names`, whose places are `rows` int64[K]."""
 
     cosine_weight: float
@@ -37,24 +37,25 @@ class Contradiction:
         """From `calibration.json`'s `agreement.contradiction`; None for a bundle without it."""
         if calibration is None:
             return None
-        weight = dict(zip(calibration["features"], calibration["weights"], strict=True))
-        names = [name for name in attributes if name in weight]
+        names = [name for name in attributes if name in calibration["overlap"]]
         return cls(
-            cosine_weight=float(weight.get("cosine", 0.0)),
-            image_in_domain_weight=float(weight.get("image_in_domain", 0.0)),
-            text_in_domain_weight=float(weight.get("text_in_domain", 0.0)),
+            cosine_weight=float(calibration["cosine"]),
+            image_in_domain_weight=float(calibration["image_in_domain"]),
+            text_in_domain_weight=float(calibration["text_in_domain"]),
             names=names,
             rows=np.array([attributes.index(name) for name in names], np.int64),
-            overlap_weights=np.array([float(weight[name]) for name in names])[:, None],
+            overlap_weights=np.array([float(calibration["overlap"][name]) for name in names]),
             bias=float(calibration["bias"]),
         )
 
-    def score(self, cosine: Floats, overlap: Floats, outputs: Mapping[str, NDArray[Any]]) -> Floats:
-        """float64[B] of cosines [B], the overlaps of `names` [K, B] and a batch's outputs."""
+    def score(self, cosine: Floats, overlap: Iterable[Floats], outputs: Mapping[str, NDArray[Any]]) -> Floats:
+        """float64[...] of cosines [...], the overlaps of `names` [K, ...] and the outputs of as many items."""
         total = self.cosine_weight * cosine + self.image_in_domain_weight * outputs["image_in_domain"]
         total = total + self.text_in_domain_weight * outputs["text_in_domain"] + self.bias
         # No matrix product: its rounding would depend on how many items there are.
-        return np.asarray(total + (np.log(overlap + OVERLAP_FLOOR) * self.overlap_weights).sum(axis=0), np.float64)
+        for weight, values in zip(self.overlap_weights, overlap, strict=True):
+            total = total + weight * np.log(values + OVERLAP_FLOOR)
+        return np.asarray(total, np.float64)
 
 
 @dataclass(frozen=True, slots=True)

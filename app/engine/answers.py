@@ -148,7 +148,7 @@ class Answerer:
         contradicts: NDArray[np.bool_] | bool = False
         if self._agreement is not None and (rule := self._agreement.contradiction) is not None:
             found = agreement_features(self, outputs, rule.names)
-            contradicts = rule.score(found["cosine"], np.stack([found[name] for name in rule.names]), outputs) > 0
+            contradicts = rule.score(found["cosine"], [found[name] for name in rule.names], outputs) > 0
         shape = np.shape(outputs["image_in_domain"])
         return np.broadcast_to(_leaves_title_out(image_familiar, readable, contradicts), shape)
 

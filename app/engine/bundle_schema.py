@@ -170,24 +170,29 @@ class InDomain(_Model):
     min_logit: float | None
 
 
-class Logistic(_Model):
+class Contradiction(_Model):
+    cosine: float
+    image_in_domain: float
+    text_in_domain: float
+    overlap: dict[str, float]
+    bias: float
+
+
+class Agreement(_Model):
     features: list[str]
     weights: list[float]
     bias: float
+    conflict_below: dict[str, float] = {}
+    contradiction: Contradiction | None = None
+    # Of bundles calibrated before `contradiction` was there. Taken, and read no longer.
+    contradicts_below: Probability = 0.0
+    photo_sure_from: Probability = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.features) != len(self.weights):
-            raise ValueError("one weight per feature is needed")
+            raise ValueError("agreement needs one weight per feature")
         return self
-
-
-class Agreement(Logistic):
-    conflict_below: dict[str, float] = {}
-    contradiction: Logistic | None = None
-    # Of bundles calibrated before `contradiction` was there. Taken, and read no longer.
-    contradicts_below: Probability = 0.0
-    photo_sure_from: Probability = 0.0
 
 
 class Calibration(_Model):

@@ -96,7 +96,7 @@ def _rank(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ra
         ranked.append((columns, found))
     lists = [columns.tolist() for columns, _ in ranked], [np.minimum(found, 1.0).tolist() for _, found in ranked]
     for group_columns, group_values, (_, found) in zip(*lists, ranked, strict=True):
-        if found[..., -1].min() < 0.0:
+        if (found[..., -1] < 0.0).any():  # not the least of them, which one item that is no number would hide
             _drop_ruled_out(group_columns, group_values)
     return Ranking(*lists, scores.outside[..., place].T.tolist())
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from scripts.benchmark.connection import Answer, Connection, ConnectionLostError
 from scripts.benchmark.load import closed_loop, percentile
+from scripts.benchmark.processes import cpu_seconds
 from scripts.benchmark.samples import Request, draw_samples, service_multipart
 from tests.e2e.service import ROOT
 
@@ -36,11 +37,11 @@ _DRAIN_S = 40.0
 class Step:
     """What came of one step's slices. Latencies in milliseconds; `late_ms`: how long after their moments requests were sent, at
     the 99th percentile. `in_time`: answers that came before their slice was over, which is what goodput counts.
-    `capacity_per_s`: the mean of what was measured around the slices, with `capacity_items` answers."""
+    `capacity_per_s`: the mean of what was measured around the slices. `cpu_s`: what the server used in the slices."""
 
     seconds: float = 0.0
     capacity_per_s: float = 0.0
-    capacity_items: int = 0
+    cpu_s: float = 0.0
     accepted: int = 0
     in_time: int = 0
     accepted_p50_ms: float = 0.0
@@ -63,9 +64,10 @@ class Step:
 
 
 def measure(core: int, **plan: Any) -> dict[str, Any]:
-    """Run one plan in a process on `core`: {"port", "share", "clients", "slices", "seconds", "capacity_s"} is a step of so many
-    slices, `seconds` together, at a share of the capacity that so many waiting clients find in `capacity_s`; {"port", "rate",
-    "seconds"} a step of one slice at a rate; {"port", "seconds"} says with how many clients the capacity is greatest."""
+    """Run one plan in a process on `core`: {"port", "pid", "share", "clients", "slices", "seconds", "capacity_s"} is a step of
+    so many slices, `seconds` together, at a share of the capacity that so many waiting clients find in `capacity_s`; {"port",
+    "rate", "seconds"} a step of one slice at a rate; {"port", "seconds"} says with how many clients the capacity is
+    greatest."""
     command = [sys.executable, "-m", "tests.e2e.open_loop", json.dumps({"core": core, **plan})]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -189,17 +191,18 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
 
 
 def _sliced(port: int, requests: list[Request], plan: dict[str, Any]) -> Step:
-    generator, measured, items = _Generator(port, requests), [], 0
+    generator, measured, used_s = _Generator(port, requests), [], 0.0
     for number in range(plan["slices"] + 1):
         load = closed_loop(port, requests, concurrency=plan["clients"], seconds=plan["capacity_s"])
         assert not load.failures, "waiting clients must get their answers"
         measured.append(load.items_per_s)
-        items += load.items
         if number < plan["slices"]:
+            before_s = cpu_seconds(plan["pid"])
             generator.run(plan["share"] * load.items_per_s, plan["seconds"] / plan["slices"], seed=number)
+            used_s += cpu_seconds(plan["pid"]) - before_s
     step = generator.finish()
     around = [(before + after) / 2 for before, after in pairwise(measured)]
-    step.capacity_per_s, step.capacity_items = sum(around) / len(around), items
+    step.capacity_per_s, step.cpu_s = sum(around) / len(around), used_s
     return step
 
 

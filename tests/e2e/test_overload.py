@@ -1,6 +1,6 @@
 """More than the service can answer: it answers as much as ever, as soon as ever, and says to the rest when to come again.
 
-The heavy one takes six minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it one, to see that it works:
+The heavy one takes six minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it two, to see that it works:
 
     pytest -s -m slow tests/e2e/test_overload.py
 """
@@ -154,13 +154,17 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
     print(f"\na bare answer costs {price_s * 1e6:.0f} us; {clients} waiting clients get most; load average {load:.1f}")  # noqa: T201
     steps: dict[float, Step] = {}
     prices: dict[float, float] = {}
-    plan = {"port": port, "clients": clients, "slices": SLICES, "seconds": STEP_S, "capacity_s": capacity_s}
+    plan = {
+        "port": port,
+        "pid": pinned_service.process.pid,
+        "clients": clients,
+        "slices": SLICES,
+        "seconds": STEP_S,
+        "capacity_s": capacity_s,
+    }
     for share in SHARES:
-        used_s = cpu_seconds(pinned_service.process.pid)
         step = steps[share] = Step(**measure(CLIENT_CORE, share=share, **plan))
-        used_s = cpu_seconds(pinned_service.process.pid) - used_s
-        answered = step.accepted + step.capacity_items
-        prices[share] = (used_s - answered / step.capacity_per_s) / max(1, sum(step.refused.values()))
+        prices[share] = (step.cpu_s - step.accepted / step.capacity_per_s) / max(1, sum(step.refused.values()))
         print(described(share, step))  # noqa: T201
     calm, twice, tenfold = steps[0.8], steps[2.0], steps[10.0]
     left = max(0.0, 1 - tenfold.refused_per_s * price_s)

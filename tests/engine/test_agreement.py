@@ -47,11 +47,8 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
-FEATURES = ["cosine", "image_in_domain", "text_in_domain", "articleType"]
-
-
 def contradicting(bias: float = -5.0) -> Answerer:
-    rule = {"features": FEATURES, "weights": [-4.0, 0.2, 0.2, -1.0], "bias": bias}
+    rule = {"cosine": -4.0, "image_in_domain": 0.2, "text_in_domain": 0.2, "overlap": {"articleType": -1.0}, "bias": bias}
     return calibrated(agreement=CALIBRATION["agreement"] | {"contradiction": rule})
 
 
@@ -85,6 +82,23 @@ def test_the_less_familiar_an_input_the_less_it_contradicts() -> None:
     assert classify(outputs, answerer=contradicting(-6.2)).inputs == ("image",)
 
 
+def test_one_batch_holds_items_with_both_inputs_and_with_one() -> None:
+    outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
+    matching = outputs_of(logits_for("Jeans"))
+    batch = {name: np.stack([outputs[name], outputs[name], matching[name], outputs[name]]) for name in outputs}
+    answerer = contradicting()
+    scores = answerer.score(batch)
+    present = [(True, True), (False, True), (True, True), (True, False)]
+    found = [
+        answerer.answer(
+            batch, scores, position, image_present=image, text_present=text, attributes=("articleType",), top_k=1, precision=0.9
+        )
+        for position, (image, text) in enumerate(present)
+    ]
+    assert [answer.inputs for answer in found] == [("image",), ("text",), ("image", "text"), ("image",)]
+    assert [answer.attributes["articleType"].label for answer in found] == ["Jeans", "Watches", "Jeans", "Jeans"]
+
+
 def test_the_rule_of_earlier_bundles_is_taken_and_not_followed() -> None:
     outputs = outputs_of(logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0)
     earlier = calibrated(agreement=CALIBRATION["agreement"] | {"contradicts_below": 0.9, "photo_sure_from": 0.1})
@@ -116,5 +130,6 @@ def test_arrays_leave_out_the_titles_that_single_answers_do(
     if abs(float(score)) > 1e-5:
         batch = {name: np.stack([value, value]) for name, value in outputs.items()}
         assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2
+        assert bool(answerer.leaves_title_out(outputs)) == (found.inputs == ("image",))
         if photo >= 0 and title >= 0:
             assert (found.inputs == ("image",)) == (score > 0)

@@ -61,6 +61,18 @@ def test_an_answer_does_not_depend_on_its_batch(logits: NDArray[np.float32]) -> 
         assert together == alone
 
 
+def test_an_item_that_is_no_number_changes_no_other_items_answer() -> None:
+    healthy = np.stack([np.stack([logits_for(leaf)] * 3) for leaf in ("Watches", "Jeans", "Handbags")])
+    outputs = batch_of(np.concatenate([healthy, np.full((1, 3, 10), np.nan, np.float32)]))
+    asked = {"image_present": True, "text_present": True, "attributes": LABELS["attributes"], "top_k": 4, "precision": 0.9}
+    with np.errstate(invalid="ignore"):
+        scores = ANSWERER.score(outputs)
+        together = [ANSWERER.answer(outputs, scores, position, **asked) for position in range(3)]
+    for position, answer in enumerate(together):
+        assert answer == ANSWERER.classify({name: value[position] for name, value in outputs.items()}, **asked)
+        assert all(c.confidence >= 0 for found in answer.attributes.values() for c in found.candidates)
+
+
 def test_only_the_outputs_that_there_are_are_scored() -> None:
     logits = logits_for("Jeans")[None]
     scores = ANSWERER.score({"image_logits": logits, "image_in_domain": np.zeros(1, np.float32)})
