@@ -31,6 +31,8 @@ _RETRY_AFTER = re.compile(rb"\r\nretry-after: [1-9]", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: close", re.IGNORECASE)
 _MOST_CONNECTIONS = 1500
 _DRAIN_S = 40.0
+_CALM_S = 3.0
+"""After a slice, until the service no longer takes what comes for more of the same."""
 
 
 @dataclass
@@ -200,6 +202,7 @@ def _sliced(port: int, requests: list[Request], plan: dict[str, Any]) -> Step:
             before_s = cpu_seconds(plan["pid"])
             generator.run(plan["share"] * load.items_per_s, plan["seconds"] / plan["slices"], seed=number)
             used_s += cpu_seconds(plan["pid"]) - before_s
+            time.sleep(_CALM_S)
     step = generator.finish()
     around = [(before + after) / 2 for before, after in pairwise(measured)]
     step.capacity_per_s, step.cpu_s = sum(around) / len(around), used_s
