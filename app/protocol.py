@@ -97,6 +97,9 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._abandon()
         super().connection_lost(exc)
+        # A request's scope leads back here: what nobody needs any more would wait for the garbage collector.
+        self.pipeline.clear()
+        self._running = self.cycle = self.scope = None  # type: ignore[assignment]
 
     def abort(self) -> None:
         """Cut the connection, whatever is still to be sent."""

@@ -33,8 +33,8 @@ log = structlog.stdlib.get_logger("itemlens")
 
 BEAT_S = 1.0
 _COLLECT_AFTER_OBJECTS = 3_000
-"""About what the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second: an
-ordinary request leaves none, and most of what it looks through is in use. Refused ones leave some, so it may not wait long."""
+"""About what the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second, and
+finds none: no request leaves any (tests/api/test_garbage.py, tests/engine/test_garbage.py). What it looks through is in use."""
 _TLS_SHUTDOWN_S = 2.0
 """How long a closed connection waits for the other side's farewell."""
 

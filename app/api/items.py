@@ -13,7 +13,7 @@ from app.api.base64_text import decode_base64
 from app.api.schemas import ItemRequest
 from app.api.validation import validate
 from app.edge import CLIENT_ID
-from app.engine.errors import ItemError
+from app.engine.errors import ItemError, without_frames
 from app.engine.items import Item, PhotoSource
 from app.errors import FieldError, ProblemError, problem_from
 from app.fetch.photo_url import ForbiddenUrlError
@@ -46,7 +46,7 @@ def receive_item(value: Any, pointer: str, *, max_image_bytes: int, fetcher: Pho
             image = decode_image_text(request.image, f"{pointer}/image", max_image_bytes=max_image_bytes)
         return ReceivedItem(item_id, pointer, make_item(image, request.text, pointer, source))
     except ProblemError as problem:
-        return ReceivedItem(item_id, pointer, problem=problem)
+        return ReceivedItem(item_id, pointer, problem=without_frames(problem))
 
 
 def make_item(image: bytes | None, text: str | None, pointer: str, source: PhotoSource | None = None) -> Item:

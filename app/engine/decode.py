@@ -24,6 +24,7 @@ from app.engine.errors import (
     ItemError,
     ItemFailedError,
     TextTooLongError,
+    without_frames,
 )
 from app.engine.items import EmbeddingModality, Item, Modality
 from app.engine.masking import mask_personal_data
@@ -128,7 +129,7 @@ class DecodePool:
     """
 
     def __init__(self, settings: EngineSettings) -> None:
-        self._photos = PhotoDecoder(settings)
+        self.photos = PhotoDecoder(settings)
         self._executor = ThreadPoolExecutor(
             settings.effective_decode_threads, thread_name_prefix="decode", initializer=give_way
         )
@@ -148,55 +149,77 @@ class DecodePool:
     ) -> None:
         """Read the items at `indices` (None: all) of an admitted submission. Returns at once; each is settled or put to the
         runtime."""
-        indices = range(len(items)) if indices is None else indices
-
-        def read(index: int, at_most: Weight) -> ItemRow | ItemError | None:
-            """None: it has gone to another thread."""
-            started = time.perf_counter()
-            try:
-                row = reader.read(items[index], modality, self._photos, at_most=at_most)
-            except HeavierPhotoError as heavier:
-                threads = self._large if heavier.weight is Weight.LARGE else self._executor
-                threads.submit(settle, index, heavier.weight)
-                return None
-            except ItemError as error:
-                return error
-            except Exception as error:  # a defect of ours; the type alone holds nothing of the item
-                logger.error("item_not_readable", error=type(error).__name__)
-                return ItemFailedError("The item could not be read; the others are not affected.")
-            if "image" in row.inputs:
-                seconds = time.perf_counter() - started
-                record(DECODE_DURATION_SECONDS, seconds)
-                submission.timing.decode_ms = max(submission.timing.decode_ms, seconds * 1000)
-            return row
-
-        def settle(index: int, at_most: Weight) -> None:
-            if submission.is_unwanted():
-                batcher.drop(submission, index)
-                return
-            outcome = read(index, at_most)
-            if isinstance(outcome, ItemRow):
-                batcher.put(submission, index, outcome)
-            elif outcome is not None:
-                batcher.fail(submission, index, outcome)
-
-        def settle_all(indices: Sequence[int]) -> None:
-            for index in indices:
-                settle(index, Weight.ORDINARY)
-
+        reading = _Reading(self, reader, batcher, submission, items, modality)
         if self._reads_in_runtime:
-            batcher.put_unread(submission, range(len(items)), lambda index: read(index, Weight.LIGHT))
+            batcher.put_unread(submission, range(len(items)), reading.read_at_once)
             return
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
+        indices = range(len(items)) if indices is None else indices
         titles = [index for index in indices if items[index].image is None]
         for index in indices:
             if items[index].image is not None:
-                self._executor.submit(settle, index, Weight.ORDINARY)
+                self._executor.submit(reading.settle, index, Weight.ORDINARY)
         if titles:
-            self._executor.submit(settle_all, titles)
+            self._executor.submit(reading.settle_all, titles)
+
+    def settle_later(self, reading: _Reading, index: int, weight: Weight) -> None:
+        """Settle an item on a thread that may take as long as its photo does."""
+        threads = self._large if weight is Weight.LARGE else self._executor
+        threads.submit(reading.settle, index, weight)
 
     def close(self) -> None:
         """Wait for the threads to end. Every submission must have been settled or abandoned before."""
         self._executor.shutdown(wait=True)
         self._large.shutdown(wait=True)
-        self._photos.close()
+        self.photos.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The items of one submission while they are read. No closures that name each other: these would be a circle, in which
+    every request's photo waited for the garbage collector."""
+
+    pool: DecodePool
+    reader: ItemReader
+    batcher: Batcher
+    submission: Submission
+    items: Sequence[Item]
+    modality: EmbeddingModality
+
+    def read(self, index: int, at_most: Weight) -> ItemRow | ItemError | None:
+        """None: it has gone to another thread."""
+        started = time.perf_counter()
+        try:
+            row = self.reader.read(self.items[index], self.modality, self.pool.photos, at_most=at_most)
+        except HeavierPhotoError as heavier:
+            self.pool.settle_later(self, index, heavier.weight)
+            return None
+        except ItemError as error:
+            return without_frames(error)
+        except Exception as error:  # a defect of ours; the type alone holds nothing of the item
+            logger.error("item_not_readable", error=type(error).__name__)
+            return ItemFailedError("The item could not be read; the others are not affected.")
+        if "image" in row.inputs:
+            seconds = time.perf_counter() - started
+            record(DECODE_DURATION_SECONDS, seconds)
+            timing = self.submission.timing
+            timing.decode_ms = max(timing.decode_ms, seconds * 1000)
+        return row
+
+    def read_at_once(self, index: int) -> ItemRow | ItemError | None:
+        """As far as it takes no longer than a batch may wait for it."""
+        return self.read(index, Weight.LIGHT)
+
+    def settle(self, index: int, at_most: Weight) -> None:
+        if self.submission.is_unwanted():
+            self.batcher.drop(self.submission, index)
+            return
+        outcome = self.read(index, at_most)
+        if isinstance(outcome, ItemRow):
+            self.batcher.put(self.submission, index, outcome)
+        elif outcome is not None:
+            self.batcher.fail(self.submission, index, outcome)
+
+    def settle_all(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            self.settle(index, Weight.ORDINARY)

@@ -28,7 +28,15 @@ A message says what to do and never repeats what the client sent.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+def without_frames(error: ErrorT) -> ErrorT:
+    """An error to be kept as an item's outcome: not with the frames that it came through, which hold the photo, and it."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class EngineError(Exception):

@@ -255,7 +255,7 @@ async def test_a_large_photo_is_answered_and_its_process_ends_with_the_pool(
     assert submission.timing.decode_ms > 0
     await batcher.close(grace_s=1.0)
     pool.close()
-    assert pool._photos._process.pid is None
+    assert pool.photos._process.pid is None
 
 
 class HeldRuntime(MeanRuntime):
