@@ -1,6 +1,6 @@
 """More than the service can answer: it answers as much as ever, as soon as ever, and says to the rest when to come again.
 
-The heavy one takes six minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it two, to see that it works:
+The heavy one takes seven minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it two, to see that it works:
 
     pytest -s -m slow tests/e2e/test_overload.py
 """
