@@ -33,6 +33,10 @@ class ReceivedItem:
     item: Item | None = None
     problem: ProblemError | None = None
 
+    def __post_init__(self) -> None:
+        if self.problem is not None:
+            without_frames(self.problem)
+
 
 def receive_item(value: Any, pointer: str, *, max_image_bytes: int, fetcher: PhotoFetcher | None) -> ReceivedItem:
     """Check one parsed item. Never raises for what a client sent: the finding is the item's `problem`. `fetcher`: None where
@@ -46,7 +50,7 @@ def receive_item(value: Any, pointer: str, *, max_image_bytes: int, fetcher: Pho
             image = decode_image_text(request.image, f"{pointer}/image", max_image_bytes=max_image_bytes)
         return ReceivedItem(item_id, pointer, make_item(image, request.text, pointer, source))
     except ProblemError as problem:
-        return ReceivedItem(item_id, pointer, problem=without_frames(problem))
+        return ReceivedItem(item_id, pointer, problem=problem)
 
 
 def make_item(image: bytes | None, text: str | None, pointer: str, source: PhotoSource | None = None) -> Item:

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.anyio
 GOOD = {"items": [{"text": "Blue Jeans"}]}
 
 
-def request(body: bytes, *, closes: bool) -> bytes:
-    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+def request(body: bytes, *, closes: bool, media_type: bytes = b"application/json") -> bytes:
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n" % (media_type, len(body))
     return head + (b"Connection: close\r\n" if closes else b"") + b"\r\n" + body
 
 
@@ -28,6 +28,7 @@ WIRES = {
     "a wrong option": request(b'{"items": [{"text": "x"}], "top_k": "y"}', closes=False),
     "a single bad item": request(b'{"items": [{"text": 1}]}', closes=False),
     "a bad item among others": request(b'{"items": [{"text": 1}, {"text": "x"}]}', closes=False),
+    "a stream with a bad line": request(b'{"text": "x"}\n' * 40 + b"{bad\n", closes=True, media_type=b"application/x-ndjson"),
     "no HTTP": b"HELO x\r\n\r\n",
     "left in the body": request(json.dumps(GOOD).encode(), closes=False)[:-5],
 }
