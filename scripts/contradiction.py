@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.agreement_table import OVERLAP_FLOOR
+from app.engine.agreement_table import log_overlap
 from app.engine.answers import Answerer, agreement_features
 from scripts.finishing import MIXED_SHARE
 from scripts.image_augmentation import PhotoMixing
@@ -25,7 +25,6 @@ from scripts.title_augmentation import TitleAugmentation, class_stems
 Outputs = Mapping[str, NDArray[Any]]
 Ask = Callable[[NDArray[np.int64], NDArray[np.uint8], list[str]], Outputs]
 """The outputs of some of N items (int64[M]) with other photos uint8[M, H, W, 3] and titles in place of theirs."""
-_NUMBERS = ("cosine", "image_in_domain", "text_in_domain")
 ROUNDS = 2
 """Of other titles for every photo, and of damage to every item."""
 MIN_SWAPPED = 50
@@ -104,9 +103,12 @@ def fit_contradiction(
         min(highest_cut(scores, np.concatenate(lost[name])) for name in levels),
         *(lowest_cut(own_scores, _gained(answerer, own, truth, name, by="fused", over="image")) for name in levels),
     )
-    numbers = [round(float(weight), 6) for weight in weights]
-    return dict(zip(_NUMBERS, numbers, strict=False)) | {
-        "overlap": dict(zip(levels, numbers[len(_NUMBERS) :], strict=True)),
+    cosine, image_in_domain, text_in_domain, *overlap = (round(float(weight), 6) for weight in weights)
+    return {
+        "cosine": cosine,
+        "image_in_domain": image_in_domain,
+        "text_in_domain": text_in_domain,
+        "overlap": dict(zip(levels, overlap, strict=True)),
         "bias": round(-cut, 6),
     }
 
@@ -144,9 +146,9 @@ def _other_families(family: NDArray[np.int64], rng: np.random.Generator) -> tupl
 
 
 def _features(answerer: Answerer, outputs: Outputs, levels: Sequence[str]) -> NDArray[np.float64]:
-    """float64[N, `_NUMBERS` and levels], as `app.engine.agreement_table.Contradiction` reads them."""
+    """float64[N, 3 + levels], as `app.engine.agreement_table.Contradiction` reads them."""
     found = agreement_features(answerer, outputs, levels)
-    overlap = [np.log(found[name] + OVERLAP_FLOOR) for name in levels]
+    overlap = [log_overlap(found[name]) for name in levels]
     return np.stack([found["cosine"], outputs["image_in_domain"], outputs["text_in_domain"], *overlap], axis=1)
 
 

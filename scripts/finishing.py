@@ -57,14 +57,7 @@ def finish(
     rest.log_scale.assign(model.log_scale)
     rest.offset.assign(model.offset)
     steps = steps_per_epoch(len(train_rows), training.batch_size) * training.finishing_passes
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(
-            0.0, steps, warmup_target=training.learning_rate / 2, warmup_steps=max(1, steps // 20)
-        ),
-        weight_decay=training.weight_decay,
-        clipnorm=5.0,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "missing", "scale", "offset"])
+    optimizer = fading_adamw(steps, training.learning_rate / 2, training, not_decayed=["bias", "missing", "scale", "offset"])
     rest.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     views = [_view(model, rows, train_rows, training, number) for number in range(VIEWS)]
     for number in range(training.finishing_passes):
@@ -88,6 +81,19 @@ def finish(
         )
         print(f"finishing, pass {number + 1} of {training.finishing_passes}", flush=True)
         rest.fit(batches, epochs=1, shuffle=False, verbose="auto")
+
+
+def fading_adamw(
+    steps: int, learning_rate: float, training: TrainingConfig, *, not_decayed: list[str]
+) -> keras.optimizers.Optimizer:
+    """AdamW whose rate rises in a twentieth of the steps and falls to 0; `not_decayed`: parts of variables' names."""
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)),
+        weight_decay=training.weight_decay,
+        clipnorm=5.0,
+    )
+    optimizer.exclude_from_weight_decay(var_names=not_decayed)
+    return optimizer
 
 
 def taken_otherwise(

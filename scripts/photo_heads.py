@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.finishing import taken_otherwise
+from scripts.finishing import fading_adamw, taken_otherwise
 from scripts.losses import Recogniser
 from scripts.network import PHOTO_HEADS, blank_titles, without_photo_branch
 
@@ -49,12 +49,7 @@ def read_photos_alone(model: Recogniser, rows: Rows, train_rows: NDArray[np.int6
         layer.trainable = True
     batches = [_Batches(view, rows.labels[with_photo], seed=training.seed) for view in views]
     steps = len(batches[0]) * PASSES
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=max(1, steps // 20)),
-        weight_decay=training.weight_decay,
-        clipnorm=5.0,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer = fading_adamw(steps, LEARNING_RATE, training, not_decayed=["bias"])
     reader = _PhotoReader(heads, model)
     reader.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     for number in range(PASSES):

@@ -54,7 +54,7 @@ class Contradiction:
         total = total + self.text_in_domain_weight * outputs["text_in_domain"] + self.bias
         # No matrix product: its rounding would depend on how many items there are.
         for weight, values in zip(self.overlap_weights, overlap, strict=True):
-            total = total + weight * np.log(values + OVERLAP_FLOOR)
+            total = total + weight * log_overlap(values)
         return np.asarray(total, np.float64)
 
 
@@ -82,6 +82,11 @@ class AgreementTable:
             conflict_below=np.array([float(calibration["conflict_below"].get(name, 0.0)) for name in attributes]),
             contradiction=Contradiction.of(calibration.get("contradiction"), attributes),
         )
+
+
+def log_overlap(overlap: Floats) -> Floats:
+    """What a contradiction is judged by, of an overlap."""
+    return np.asarray(np.log(overlap + OVERLAP_FLOOR))
 
 
 def sigmoid(value: Any) -> Any:

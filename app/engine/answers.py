@@ -237,8 +237,7 @@ class Answerer:
             return None
         known: tuple[list[float], list[list[int]]] | None = scores.worked_out.get("agreement")
         if known is None:
-            overlap = scores.worked_out["overlap"] = self.table.overlap(scores)
-            known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, overlap, self._agreement)
+            known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, self._agreement)
         conflicts = []
         for row in known[1][position]:
             labels, candidates = self.attribute_labels[self.attributes[row]], []
@@ -249,21 +248,20 @@ class Answerer:
         return Agreement(known[0][position], tuple(conflicts))
 
     def _contradict(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> list[bool]:
-        """Of every item, once `_agree` was asked: whether its title is taken for another product's."""
+        """Of every item: whether its title is taken for another product's."""
         known: list[bool] | None = scores.worked_out.get("contradicts")
         if known is None:
             rule, cosine = self._agreement.contradiction if self._agreement is not None else None, scores.cosine
             if rule is None or cosine is None:
                 known = [False] * len(scores.path)
             else:
-                known = (rule.score(cosine, scores.worked_out["overlap"][rule.rows], outputs) > 0).tolist()
+                known = (rule.score(cosine, self.table.overlap(scores)[rule.rows], outputs) > 0).tolist()
             scores.worked_out["contradicts"] = known
         return known
 
-    def _agree_all(
-        self, scores: Scores, cosine: Floats, overlap: Floats, table: AgreementTable
-    ) -> tuple[list[float], list[list[int]]]:
+    def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> tuple[list[float], list[list[int]]]:
         """Of every item: the score, and the rows of the attributes in conflict."""
+        overlap = self.table.overlap(scores)
         total = cosine * table.cosine_weight + (overlap * table.weights[:, None]).sum(axis=0) + table.bias
         conflicts: list[list[int]] = [[] for _ in total]
         differs = (overlap < table.conflict_below[:, None]).T

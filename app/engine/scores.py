@@ -162,11 +162,15 @@ class ScoreTable:
         return Scores(names, groups, path, outside, cosine)
 
     def overlap(self, scores: Scores) -> Floats:
-        """float64[A, B]: the probability that the photo alone and the title alone would name the same label."""
+        """float64[A, B]: the probability that the photo alone and the title alone would name one label. Worked out once."""
+        known: Floats | None = scores.worked_out.get("overlap")
+        if known is not None:
+            return known
         image, text = scores.patterns["image"], scores.patterns["text"]
         overlap = np.empty((len(self.places), len(scores.path)))
         for group, values in zip(self.groups, scores.groups, strict=True):
             overlap[group.rows] = (values[..., image] * values[..., text]).sum(axis=0)
+        scores.worked_out["overlap"] = overlap
         return overlap
 
 
