@@ -24,7 +24,7 @@ from app.api.lines import read_lines
 from app.api.operations import AnswerT, Operation, OptionsT
 from app.body_budget import BodyLease
 from app.edge import RequestContext, context_of
-from app.engine.errors import EngineError, ItemError, UnavailableError, without_frames
+from app.engine.errors import EngineError, ItemError, UnavailableError
 from app.engine.items import Reply
 from app.errors import FieldError, ProblemError, problem_from
 from app.settings import Settings
@@ -124,7 +124,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                     has_gone = True
                     writer.cancel()
             except ProblemError as problem:
-                await window.put(without_frames(problem))
+                await window.put(problem)
             except Exception:
                 log.exception("bulk_reader_failed", request_id=context.request_id)
                 await window.put(ProblemError("internal_error"))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Batch(Generic[OptionsT]):
     options: OptionsT
-    items: list[ReceivedItem]
+    items: Sequence[ReceivedItem]
 
 
 async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> Response:
@@ -90,12 +90,7 @@ async def _answer_batch(
         if isinstance(outcome, ItemError):
             outcome = item_problem(outcome, received)
         if is_single and isinstance(outcome, ProblemError):
-            try:
-                raise outcome
-            finally:
-                # It would hold itself, through this frame and what it reads, until the garbage is looked for.
-                batch.items.clear()
-                del outcome, received
+            raise outcome
         results.append(render_result(index, received.id, outcome, operation, batch.options))
     return Response(to_json(operation.head(reply) | {"results": results}), media_type="application/json")
 

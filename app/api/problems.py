@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.edge import context_of
-from app.engine.errors import EngineError
+from app.engine.errors import EngineError, without_frames
 from app.errors import ProblemError, problem_from, problem_response
 
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
@@ -25,7 +25,7 @@ def _respond(request: Request, problem: ProblemError) -> Response:
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)  # noqa: S101  (registered for this class)
-    return _respond(request, error)
+    return _respond(request, without_frames(error))
 
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:
@@ -34,6 +34,7 @@ async def _on_engine_error(request: Request, error: Exception) -> Response:
     if problem.type.status == 500:
         # The edge logs where it came from and answers without its words.
         raise error
+    without_frames(error)
     if request.method in ("GET", "HEAD"):
         # There is no body to point into.
         problem.errors = ()

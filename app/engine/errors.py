@@ -34,7 +34,8 @@ ErrorT = TypeVar("ErrorT", bound=Exception)
 
 
 def without_frames(error: ErrorT) -> ErrorT:
-    """An error to be kept as an item's outcome: not with the frames that it came through, which hold the photo, and it."""
+    """An error that is answered, or kept as an item's outcome: without the frames that it came through, which hold the photo,
+    and often the error, so that all of it would wait for the garbage collector."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 

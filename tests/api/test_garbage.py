@@ -29,6 +29,7 @@ WIRES = {
     "a single bad item": request(b'{"items": [{"text": 1}]}', closes=False),
     "a bad item among others": request(b'{"items": [{"text": 1}, {"text": "x"}]}', closes=False),
     "a stream with a bad line": request(b'{"text": "x"}\n' * 40 + b"{bad\n", closes=True, media_type=b"application/x-ndjson"),
+    "a stream that is refused": request(b"", closes=True, media_type=b"application/x-ndjson"),
     "no HTTP": b"HELO x\r\n\r\n",
     "left in the body": request(json.dumps(GOOD).encode(), closes=False)[:-5],
 }
