@@ -1,7 +1,7 @@
 """What answers look like: schemas for the documentation, and the functions that render the engine's nouns.
 
-Owns the wire format. Rendering builds plain dicts that pydantic-core writes as JSON; the models are the same format as
-documentation, and a test holds the two together.
+Owns the wire format. Rendering builds plain dicts that pydantic-core writes as JSON (and `app.api.answer_text` the bulk of a
+classification); the models are the same format as documentation, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import sys
 from array import array
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.engine.items import AttributeAnswer, Candidate, Classification, Conflict, Embedding, ModelRef
+from app.engine.items import Agreement, AttributeAnswer, Candidate, Classification, Conflict, Embedding, ModelRef
 
 Input = Literal["image", "text"]
 Confidence = float
@@ -152,32 +153,36 @@ def render_model(model: ModelRef) -> dict[str, Any]:
 
 def render_classification(answer: Classification) -> dict[str, Any]:
     """The part of a result that says what the item is; confidences have 6 digits."""
-    rendered: dict[str, Any] = {
-        "inputs": answer.inputs,
-        "attributes": {name: _render_attribute(attribute) for name, attribute in answer.attributes.items()},
-    }
+    rendered: dict[str, Any] = {"inputs": answer.inputs, "attributes": render_attributes(answer.attributes)}
     if answer.agreement is not None:
-        rendered["agreement"] = {
-            "score": round(answer.agreement.score, 6),
-            "conflicts": [_render_conflict(conflict) for conflict in answer.agreement.conflicts],
-        }
+        rendered["agreement"] = render_agreement(answer.agreement)
     return rendered
+
+
+def render_attributes(answers: Mapping[str, AttributeAnswer]) -> dict[str, Any]:
+    """See `app.api.answer_text`, which is how the service writes them."""
+    return {
+        name: {
+            "label": answer.label,
+            "confidence": round(answer.confidence, 6),
+            "decision": answer.decision,
+            "candidates": [_render_candidate(candidate) for candidate in answer.candidates],
+        }
+        for name, answer in answers.items()
+    }
+
+
+def render_agreement(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "score": round(agreement.score, 6),
+        "conflicts": [_render_conflict(conflict) for conflict in agreement.conflicts],
+    }
 
 
 def render_embedding(answer: Embedding, *, as_base64: bool) -> dict[str, Any]:
     """The part of a result that holds the embedding. A float is exactly the float32 that base64 carries."""
     vector: Any = _little_endian_base64(answer.vector) if as_base64 else answer.vector.tolist()
     return {"inputs": answer.inputs, "embedding": vector}
-
-
-def _render_attribute(answer: AttributeAnswer) -> dict[str, Any]:
-    return {
-        "label": answer.label,
-        "confidence": int(answer.confidence * 1e6 + 0.5) / 1e6,
-        "decision": answer.decision,
-        # Six digits. `round` takes three times as long, ninety times an item.
-        "candidates": [{"label": label, "confidence": int(sure * 1e6 + 0.5) / 1e6} for label, sure in answer.candidates],
-    }
 
 
 def _render_candidate(candidate: Candidate) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.answer_text import merge_objects
 from app.api.deps import Engine
 from app.api.items import ReceivedItem, item_problem, receive_item
 from app.api.json_body import parse_json
@@ -195,10 +196,12 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             line["id"] = item_id
         if reply is not None and problem is None:
             answer: Any = reply.results[0]
-            line |= {"status": "ok"} | self.operation.head(reply) | self.operation.result(answer, self.options)
-        elif problem is not None:
-            line |= {"status": "error", "error": problem.document()}
-        await self._send(to_json(line) + b"\n", context, scope, send, more=True)
+            head = to_json(line | {"status": "ok"} | self.operation.head(reply))
+            text = merge_objects(head, self.operation.result(answer, self.options))
+        else:
+            assert problem is not None  # noqa: S101  (a line without an answer has one)
+            text = to_json(line | {"status": "error", "error": problem.document()})
+        await self._send(text + b"\n", context, scope, send, more=True)
 
     async def _send(self, body: bytes, context: RequestContext, scope: Scope, send: Send, *, more: bool) -> None:
         try:

@@ -15,6 +15,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from app.api.answer_text import merge_objects
 from app.api.body import AbandonedOnDisconnect, Pace, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
@@ -91,8 +92,9 @@ async def _answer_batch(
             outcome = item_problem(outcome, received)
         if is_single and isinstance(outcome, ProblemError):
             raise outcome
-        results.append(render_result(index, received.id, outcome, operation, batch.options))
-    return Response(to_json(operation.head(reply) | {"results": results}), media_type="application/json")
+        results.append(_write_result(index, received.id, outcome, operation, batch.options))
+    text = merge_objects(to_json(operation.head(reply)), b'{"results":[%b]}' % b",".join(results))
+    return Response(text, media_type="application/json")
 
 
 def _charge(context: RequestContext, items: int) -> None:
@@ -105,20 +107,20 @@ def _charge(context: RequestContext, items: int) -> None:
         raise quota_problem(quota.items_per_minute, 0.0 if items > quota.items_per_minute else wait_s + quota.interval_s, items)
 
 
-def render_result(
+def _write_result(
     index: int,
     item_id: str | None,
     outcome: AnswerT | ProblemError,
     operation: Operation[OptionsT, AnswerT],
     options: OptionsT,
-) -> dict[str, Any]:
-    """One entry of `results`, or one line of a bulk answer."""
+) -> bytes:
+    """One entry of `results`."""
     result: dict[str, Any] = {"index": index}
     if item_id is not None:
         result["id"] = item_id
     if isinstance(outcome, ProblemError):
-        return result | {"status": "error", "error": outcome.document()}
-    return result | {"status": "ok"} | operation.result(outcome, options)
+        return to_json(result | {"status": "error", "error": outcome.document()})
+    return merge_objects(to_json(result | {"status": "ok"}), operation.result(outcome, options))
 
 
 def requested_timeout_s(context: RequestContext, settings: Settings) -> float:

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from app.api.answers import render_classification, render_embedding, render_model
+from pydantic_core import to_json
+
+from app.api.answer_text import write_classification
+from app.api.answers import render_embedding, render_model
 from app.api.deps import Engine
 from app.api.schemas import ClassifyEnvelope, ClassifyOptions, EmbedEnvelope, EmbedOptions, ModelOptions
 from app.engine.items import Classification, Embedding, EmbeddingReply, Item, ModelRef, Reply
@@ -20,7 +23,7 @@ AnswerT = TypeVar("AnswerT")
 
 class Operation(Protocol, Generic[OptionsT, AnswerT]):
     """`options` and `envelope` are the request's schemas; `run` asks the engine, `hold` keeps the version that a stream begins
-    with; the rest renders the reply."""
+    with; the rest renders the reply: `head` what all results have in common, `result` a JSON object of what one item is."""
 
     options: type[OptionsT]
     envelope: type[OptionsT]
@@ -31,7 +34,7 @@ class Operation(Protocol, Generic[OptionsT, AnswerT]):
 
     def head(self, reply: Reply[AnswerT]) -> dict[str, Any]: ...
 
-    def result(self, answer: AnswerT, options: OptionsT) -> dict[str, Any]: ...
+    def result(self, answer: AnswerT, options: OptionsT) -> bytes: ...
 
 
 class ClassifyOperation:
@@ -57,8 +60,8 @@ class ClassifyOperation:
     def head(self, reply: Reply[Classification]) -> dict[str, Any]:
         return {"model": render_model(reply.model)}
 
-    def result(self, answer: Classification, options: ClassifyOptions) -> dict[str, Any]:
-        return render_classification(answer)
+    def result(self, answer: Classification, options: ClassifyOptions) -> bytes:
+        return write_classification(answer)
 
 
 class EmbedOperation:
@@ -83,8 +86,8 @@ class EmbedOperation:
         reply = cast(EmbeddingReply, reply)
         return {"model": render_model(reply.model), "space_id": reply.space_id, "dimensions": reply.dimensions}
 
-    def result(self, answer: Embedding, options: EmbedOptions) -> dict[str, Any]:
-        return render_embedding(answer, as_base64=options.encoding == "base64")
+    def result(self, answer: Embedding, options: EmbedOptions) -> bytes:
+        return to_json(render_embedding(answer, as_base64=options.encoding == "base64"))
 
 
 CLASSIFY = ClassifyOperation()

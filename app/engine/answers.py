@@ -7,24 +7,16 @@ was calibrated is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.agreement_table import AgreementTable, sigmoid
-from app.engine.items import (
-    Agreement,
-    AttributeAnswer,
-    Candidate,
-    Classification,
-    Conflict,
-    Decision,
-    Modality,
-    Pattern,
-)
+from app.engine.answer_table import AnswerTable, AttributeAnswers
+from app.engine.decisions import ABSTAIN, NOT_APPLICABLE, DecisionTable
+from app.engine.items import Agreement, Candidate, Classification, Conflict, Modality, Pattern
 from app.engine.label_layout import Floats, LabelLayout
 from app.engine.ranking import best, ranking
 from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
@@ -54,13 +46,6 @@ class Answerer:
             }
             for pattern in PATTERNS
         }
-        self._thresholds: dict[Pattern, dict[str, list[tuple[float, float]]]] = {
-            pattern: {
-                name: sorted((float(p), float(c)) for p, c in pairs)
-                for name, pairs in calibration["patterns"].get(pattern, {}).get("thresholds", {}).items()
-            }
-            for pattern in PATTERNS
-        }
         self._min_logit: dict[Modality, float | None] = {}
         for modality in ("image", "text"):
             limit = (calibration.get("in_domain", {}).get(modality) or {}).get("min_logit")
@@ -70,10 +55,11 @@ class Answerer:
         self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self.table = ScoreTable(self.layout, self._temperature)
-        hierarchy = self.table.hierarchy
-        self._conditional = hierarchy.conditional if hierarchy is not None else {}
-        self._levels = [self._row[name] for name in self.hierarchy if name in self._row]
-        self._least_confidences = lru_cache(maxsize=256)(self._find_least_confidences)
+        conditional = self.table.hierarchy.conditional if self.table.hierarchy is not None else {}
+        self._conditional = np.fromiter(conditional, np.int64)
+        """Rows of the attributes that do not belong to every item, in the order of `Ranking.outside`."""
+        levels = [self._row[name] for name in self.hierarchy if name in self._row]
+        self._decisions = DecisionTable(calibration, self.attributes, levels)
 
     @property
     def kind_attribute(self) -> str:
@@ -138,8 +124,8 @@ class Answerer:
         else:
             pattern, inputs = "text", ("text",)
         abstains = not (image_familiar if image_present else text_familiar)
-        answers = self._answers(scores, position, pattern, attributes, top_k, precision, abstains)
-        return Classification(inputs, answers, agreement)
+        table = self._answers(scores, pattern, top_k, precision, abstains)
+        return Classification(inputs, AttributeAnswers(table, position, attributes), agreement)
 
     def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """bool[...]: of items with photo and title, whose answer is the photo's alone."""
@@ -181,52 +167,30 @@ class Answerer:
         return self._temperature[pattern][attribute]
 
     def min_confidence(self, pattern: Pattern, attribute: str, precision: float) -> float | None:
-        """Least confidence to accept at the next stored precision that is at least as strict; None: never accept."""
-        for stored, confidence in self._thresholds[pattern].get(attribute, ()):
-            if stored >= precision - 1e-9:
-                return confidence
-        return None
+        """See `DecisionTable`."""
+        return self._decisions.min_confidence(pattern, attribute, precision)
 
-    def _find_least_confidences(self, pattern: Pattern, precision: float) -> tuple[float | None, ...]:
-        return tuple(self.min_confidence(pattern, name, precision) for name in self.attributes)
-
-    def _answers(
-        self,
-        scores: Scores,
-        position: int,
-        pattern: Pattern,
-        attributes: Sequence[str],
-        top_k: int,
-        precision: float,
-        abstains: bool,
-    ) -> dict[str, AttributeAnswer]:
+    def _answers(self, scores: Scores, pattern: Pattern, top_k: int, precision: float, abstains: bool) -> AnswerTable:
+        """Worked out for the whole batch when the first of its items asks."""
+        key = ("answers", pattern, top_k, precision, abstains)
+        known: AnswerTable | None = scores.worked_out.get(key)
+        if known is not None:
+            return known
         ranked = ranking(self.table, scores, pattern, top_k)
-        columns = [group[position] for group in ranked.columns]
-        values = [group[position] for group in ranked.values]
-        confidences = [values[group][place][0] for group, place in self.table.places]
-        outside, conditional = ranked.outside[position], self._conditional
-        least = self._least_confidences(pattern, precision)
-        decisions: list[Decision] = [
-            "abstain" if abstains else "accept" if floor is not None and sure >= floor else "review"
-            for sure, floor in zip(confidences, least, strict=True)
-        ]
-        # From coarse to fine: a child is never accepted above a parent in review.
-        above: int | None = None
-        for row in self._levels:
-            if above is not None and decisions[above] != "accept" and decisions[row] == "accept":
-                decisions[row] = "review"
-            above = row
-        answers: dict[str, AttributeAnswer] = {}
-        for name in attributes:
-            row = self._row[name]
-            if row in conditional and outside[conditional[row]] > 0.5 and not abstains:
-                answers[name] = AttributeAnswer(None, min(outside[conditional[row]], 1.0), "not_applicable", ())
-                continue
-            labels, (group, place) = self.attribute_labels[name], self.table.places[row]
-            named = map(labels.__getitem__, columns[group][place])
-            candidates = tuple(map(_as_candidate, zip(named, values[group][place], strict=True)))
-            answers[name] = AttributeAnswer(candidates[0].label, confidences[row], decisions[row], candidates)
-        return answers
+        confidences, confidence = ranked.confidences, ranked.confidences[..., 0]
+        if abstains:
+            decisions = np.full(confidence.shape, ABSTAIN, np.uint8)
+        else:
+            decisions = self._decisions.decide(confidence, pattern, precision)
+            items, places = np.nonzero(ranked.outside > 0.5)
+            if items.size:
+                rows = self._conditional[places]
+                confidences, confidence = confidences.copy(), confidence.copy()
+                decisions[items, rows] = NOT_APPLICABLE
+                confidences[items, rows] = -1.0
+                confidence[items, rows] = np.minimum(ranked.outside[items, places], 1.0)
+        table = scores.worked_out[key] = AnswerTable(self.layout, ranked.labels, confidences, decisions, confidence)
+        return table
 
     def agreement(self, outputs: Mapping[str, NDArray[Any]]) -> Agreement | None:
         """How surely the photo and the title of one item show one product, and where they say different things."""
@@ -270,10 +234,6 @@ class Answerer:
             for position, row in zip(*np.nonzero(differs & (image != text)), strict=True):
                 conflicts[position].append(int(row))
         return sigmoid(total).tolist(), conflicts
-
-
-_as_candidate = cast("Callable[[tuple[str, float]], Candidate]", partial(tuple.__new__, Candidate))
-"""`Candidate._make` at a quarter of its price."""
 
 
 def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> Any:

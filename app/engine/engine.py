@@ -11,10 +11,11 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
+from app.engine.answer_table import AttributeAnswers
 from app.engine.decode import DecodePool
 from app.engine.errors import (
     ItemError,
@@ -150,7 +151,7 @@ class Engine:
                 top_k=top_k,
                 precision=precision,
             )
-            record_decisions(name, names, [given.decision for given in classification.attributes.values()])
+            record_decisions(name, names, cast(AttributeAnswers, classification.attributes).decisions())
             return classification
 
         results, timing = await self._answer(served, items, "fused", timeout_s, answer)

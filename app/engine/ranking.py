@@ -27,12 +27,13 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Of one input pattern, in Python's own numbers, which are quicker to read one by one: by group of attributes, item, place
-    within the group, and rank. `outside`: by item and conditional attribute."""
+    """Of one input pattern, for B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with
+    `confidences` float64[B, A, K], below 0 where the attribute has no further candidate. `outside` float64[B, conditional
+    attributes], as in `Scores`."""
 
-    columns: list[list[list[list[int]]]]
-    values: list[list[list[list[float]]]]
-    outside: list[list[float]]
+    labels: Indices
+    confidences: Floats
+    outside: Floats
 
 
 def best(table: ScoreTable, scores: Scores, pattern: Pattern) -> Best:
@@ -76,29 +77,29 @@ def _best(table: ScoreTable, scores: Scores, pattern: Pattern) -> Best:
 
 def _rank(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
     place = scores.patterns[pattern]
-    ranked = []
+    shape = (len(scores.path), len(table.places), min(count, max(group.width for group in table.groups)))
+    labels, confidences = np.zeros(shape, np.int64), np.full(shape, -1.0)
     for group, given in zip(table.flat, scores.groups, strict=False):
         values = _by_item(given, place)
         values -= group.beyond
-        ranked.append(_greatest(values, count))
+        columns, found = _greatest(values, count)
+        labels[:, group.rows, : columns.shape[-1]] = columns
+        confidences[:, group.rows, : columns.shape[-1]] = found
     hierarchy = table.hierarchy
     if hierarchy is not None:
         values = _by_item(scores.groups[-1], place)
-        labels = hierarchy.label_of_path[scores.path[:, place]]
-        answered = _at(values, labels)
-        confidence = values.reshape(-1).take(answered)
-        above = np.zeros_like(labels)
-        above[:, 1:] = labels[:, :-1]
+        answered = hierarchy.label_of_path[scores.path[:, place]]
+        places = _at(values, answered)
+        confidence = values.reshape(-1).take(places)
+        above = np.zeros_like(answered)
+        above[:, 1:] = answered[:, :-1]
         values -= hierarchy.strangers[np.arange(len(hierarchy.rows)), above]
-        values.reshape(-1)[answered] = _CHOSEN
+        values.reshape(-1)[places] = _CHOSEN
         columns, found = _greatest(values, count)
         found[..., 0] = confidence
-        ranked.append((columns, found))
-    lists = [columns.tolist() for columns, _ in ranked], [np.minimum(found, 1.0).tolist() for _, found in ranked]
-    for group_columns, group_values, (_, found) in zip(*lists, ranked, strict=True):
-        if (found[..., -1] < 0.0).any():  # not the least of them, which one item that is no number would hide
-            _drop_ruled_out(group_columns, group_values)
-    return Ranking(*lists, scores.outside[..., place].T.tolist())
+        labels[:, hierarchy.rows, : columns.shape[-1]] = columns
+        confidences[:, hierarchy.rows, : columns.shape[-1]] = found
+    return Ranking(labels, np.minimum(confidences, 1.0, out=confidences), scores.outside[..., place].T)
 
 
 def _greatest(values: Floats, count: int) -> tuple[Indices, Floats]:
@@ -106,12 +107,3 @@ def _greatest(values: Floats, count: int) -> tuple[Indices, Floats]:
     columns = np.argsort(-values, axis=-1)[..., :count]
     starts = np.arange(0, values.size, values.shape[-1]).reshape(*values.shape[:2], 1)
     return columns, values.reshape(-1).take(columns + starts)
-
-
-def _drop_ruled_out(columns: list[list[list[int]]], values: list[list[list[float]]]) -> None:
-    """What is no candidate has come to the end of its list."""
-    for item_columns, item_values in zip(columns, values, strict=True):
-        for row_columns, row_values in zip(item_columns, item_values, strict=True):
-            while row_values[-1] < 0.0:
-                row_values.pop()
-                row_columns.pop()
