@@ -160,6 +160,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
+        self._field_bytes += len(url)
         if len(self.url) > self.limits.max_url_bytes:
             raise _LONG_URL.anew()
 
@@ -168,7 +169,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         if self._is_repeating_head:
             return
         self._field_bytes += len(name) + len(value) + 4
-        if self._field_bytes + len(self.url) > self.limits.max_head_bytes or len(self.headers) > self.limits.max_headers:
+        if self._field_bytes > self.limits.max_head_bytes or len(self.headers) > self.limits.max_headers:
             raise _LARGE_HEAD.anew()
 
     def on_headers_complete(self) -> None:

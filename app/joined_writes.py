@@ -6,7 +6,6 @@ Owns when the two are joined. Refuses to know what they say.
 from __future__ import annotations
 
 import asyncio
-import re
 import struct
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
@@ -14,12 +13,11 @@ from socket import socket as Socket
 
 MOST_JOINED_BYTES = 64 * 1024
 """A larger body is one object for all who read it, however slowly; joined to their heads it would be a copy for each."""
-_HAS_BODY = re.compile(rb"\r\ncontent-length: [1-9]", re.IGNORECASE)
 
 
 class JoinedWrites:
     """A transport that sends an answer's head together with the body that is about to follow: the loop would make a system
-    call of each, and on the other side a packet. A stream's head, which has no length, is not held back."""
+    call of each, and on the other side a packet."""
 
     __slots__ = ("_close", "_head", "_transport")
 
@@ -29,6 +27,10 @@ class JoinedWrites:
         self._close = close or transport.close
         self._head = b""
 
+    def hold(self, head: bytes) -> None:
+        """Write it with what is written next, or before closing."""
+        self._head = head
+
     def write(self, data: bytes) -> None:
         if self._head:
             head, self._head = self._head, b""
@@ -36,9 +38,6 @@ class JoinedWrites:
                 self._transport.write(head)
             else:
                 data = head + data
-        elif data.startswith(b"HTTP/") and _HAS_BODY.search(data) is not None:
-            self._head = data
-            return
         self._transport.write(data)
 
     def is_closing(self) -> bool:

@@ -20,6 +20,7 @@ from app.edge import SECURITY_HEADERS
 from app.expectation import FRAMING, closed_unless_asked, may_wait
 from app.http10 import without_chunks
 from app.joined_writes import JoinedWrites
+from app.request_cycle import RequestCycle
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -74,7 +75,7 @@ class Gate(Protocol):
 
 class ItemlensHttpProtocol(HttpToolsProtocol):
     """Puts `itemlens.connection` into each request's extensions: `close` after what is buffered, or `abort` at once; `is_lost`,
-    and `on_lost`, where the application may put what is to be called when the client is gone.
+    and `on_lost`, where the application may put what is to be called when the client is gone; `has_come`: all of the request.
 
     A request that asks for an upgrade is answered over HTTP/1.1, body and all (RFC 9110, section 7.8). Java's HTTP client
     asks for `h2c` with the first request of every plain connection; the parser stops there and would lose its body.
@@ -193,7 +194,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         scope = cast("dict[str, Any]", self.scope)
-        connection = {"close": self.transport.close, "abort": self.abort, "is_lost": False, "on_lost": None}
+        connection = {"close": self.transport.close, "abort": self.abort, "is_lost": False, "on_lost": None, "has_come": False}
         scope["extensions"] = {"itemlens.connection": connection}
 
     def on_url(self, url: bytes) -> None:
@@ -202,15 +203,21 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # After a body there may be trailers. A field that decides something would come too late in them, so none is kept.
-        if not self._is_repeating_head and not self._in_body:
-            # White space around a value is no part of it (RFC 9112, section 5); the parser leaves what follows.
-            super().on_header(name, value.rstrip(b" \t"))
+        if self._is_repeating_head or self._in_body:
+            return
+        # As the base class, but white space around a value is no part of it (RFC 9112, section 5); the parser leaves some.
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._is_repeating_head:
             return
         self._check_head()
         super().on_headers_complete()
+        if type(self.cycle) is RequestResponseCycle:
+            RequestCycle.take_over(self.cycle)
         self._in_body = True
         if self._is_draining and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -232,19 +239,18 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             raise MALFORMED.anew()
 
     def on_body(self, body: bytes) -> None:
-        # As the base class does, with another bound.
-        cycle = self.cycle
+        cycle = cast("RequestCycle", self.cycle)
         if cycle.response_complete:
             return
-        cycle.body += body
-        if len(cycle.body) > UNREAD_BODY_BYTES:
+        cycle.add(body)
+        if cycle.unread_bytes > UNREAD_BODY_BYTES:
             self.flow.pause_reading()
-        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         # Where the parser stops for an upgrade it calls the message complete, though its body is still to come.
         if not self.parser.should_upgrade():
             self._in_body = False
+            cast("dict[str, Any]", self.scope)["extensions"]["itemlens.connection"]["has_come"] = True
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

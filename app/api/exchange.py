@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from app.api.answer_text import merge_objects
-from app.api.body import AbandonedOnDisconnect, Pace, read_body
+from app.api.body import AbandonedOnDisconnect, Pace, has_come, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
 from app.api.items import ReceivedItem, item_problem, make_item, receive_item
@@ -57,7 +57,8 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
         raise _unsupported(media_type)
     _refuse_query_options(request, operation.options)
     pace = Pace(settings.slow_client_timeout_s, settings.min_client_bytes_per_s)
-    body = await read_body(request.receive, pace, timeout_s=timeout_s - context.elapsed_s())
+    left_s = timeout_s - context.elapsed_s()
+    body = await read_body(request.receive, pace, timeout_s=left_s, is_there=has_come(request.scope))
     if media_type == b"application/json":
         batch = _read_json(body, settings, operation, fetcher_of(request))
     else:

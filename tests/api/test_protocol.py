@@ -32,25 +32,23 @@ class Written:
         self.calls.append("closed")
 
 
-def test_head_and_body_leave_together_and_a_streams_head_at_once() -> None:
+def test_head_and_body_leave_together() -> None:
     written = Written()
     joined = JoinedWrites(cast(Any, written))
-    joined.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
     assert written.calls == []
     joined.write(b"HTTP")
     joined.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    joined.write(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
     assert written.calls == [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nHTTP",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-        b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
     ]
 
 
 def test_a_head_without_its_body_is_sent_before_closing() -> None:
     written = Written()
     joined = JoinedWrites(cast(Any, written))
-    joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
+    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
     joined.close()
     assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "closed"]
 
@@ -59,7 +57,7 @@ def test_a_large_body_stays_the_one_object_that_all_its_readers_share() -> None:
     written = Written()
     joined = JoinedWrites(cast(Any, written))
     body = bytes(MOST_JOINED_BYTES + 1)
-    joined.write(b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n")
+    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n")
     joined.write(body)
     assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n", body]
     assert written.calls[1] is body
