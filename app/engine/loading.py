@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from app.engine.answers import Answerer
-from app.engine.batch_plan import BatchPlan, measure_buckets, plan_batches, warm_buckets
+from app.engine.batch_plan import PER_CALL_S, BatchPlan, measure_buckets, plan_batches, warm_buckets
 from app.engine.bundle import Bundle, load_bundle
 from app.engine.decode import ItemReader
 from app.engine.errors import BundleError, NoRoomError, UnknownAttributeError
@@ -131,7 +131,8 @@ def _open_proven(
         # LiteRT computes in the thread that calls it, if it is given one; TensorFlow never does.
         is_alone = runtime.name == "litert" and settings.effective_runtime_threads == 1
         clock = time.thread_time if is_alone else time.perf_counter
-        plan = plan_batches(measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items, clock=clock))
+        measured = measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items, clock=clock)
+        plan = plan_batches(measured, per_call_s=PER_CALL_S)
         # Proven as it will serve: with the buckets that stay.
         runtime.keep_buckets(plan.max_items)
         replay_golden(bundle, runtime, tokenizer)

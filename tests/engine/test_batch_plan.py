@@ -10,6 +10,12 @@ def test_the_largest_batch_is_the_smallest_bucket_that_is_nearly_the_fastest() -
     assert plan(b1=1.0, b2=1.25, b4=2.1, b8=4.1).max_items == 4
 
 
+def test_what_surrounds_a_call_makes_larger_batches_pay() -> None:
+    measured = {1: 0.0016, 4: 0.0033, 8: 0.0061, 16: 0.0116, 32: 0.0229, 64: 0.0500}
+    assert plan_batches(measured).max_items == 8
+    assert plan_batches(measured, per_call_s=0.001).max_items == 16
+
+
 def test_batching_that_does_not_pay_is_not_done() -> None:
     assert plan(b1=1.0, b2=2.1, b4=4.5).max_items == 1
 
