@@ -5,7 +5,7 @@ Owns what `calibration.json` says of agreement. Refuses to know logits and items
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,13 @@ class Contradiction:
             bias=float(calibration["bias"]),
         )
 
-    def score(self, cosine: Floats, overlap: Iterable[Floats], outputs: Mapping[str, NDArray[Any]]) -> Floats:
+    def score(self, cosine: Floats, overlap: Sequence[Floats] | Floats, outputs: Mapping[str, NDArray[Any]]) -> Floats:
         """float64[...] of cosines [...], the overlaps of `names` [K, ...] and the outputs of as many items."""
         total = self.cosine_weight * cosine + self.image_in_domain_weight * outputs["image_in_domain"]
         total = total + self.text_in_domain_weight * outputs["text_in_domain"] + self.bias
         # No matrix product: its rounding would depend on how many items there are.
-        for weight, values in zip(self.overlap_weights, overlap, strict=True):
-            total = total + weight * log_overlap(values)
+        for weight, values in zip(self.overlap_weights.tolist(), log_overlap(np.asarray(overlap)), strict=True):
+            total = total + weight * values
         return np.asarray(total, np.float64)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from app.engine.decisions import DECISIONS, NOT_APPLICABLE, Codes
 from app.engine.items import AttributeAnswer, Candidate, Decision
 from app.engine.label_layout import Floats, LabelLayout
-from app.engine.scores import Indices
+from app.engine.levels import Indices
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ was calibrated is what is served.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +55,7 @@ class Answerer:
         self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self.table = ScoreTable(self.layout, self._temperature)
-        conditional = self.table.hierarchy.conditional if self.table.hierarchy is not None else {}
-        self._conditional = np.fromiter(conditional, np.int64)
-        """Rows of the attributes that do not belong to every item, in the order of `Ranking.outside`."""
-        levels = [self._row[name] for name in self.hierarchy if name in self._row]
-        self._decisions = DecisionTable(calibration, self.attributes, levels)
+        self._decisions = DecisionTable(calibration, self.attributes, [self._row[name] for name in self.layout.answered_levels])
 
     @property
     def kind_attribute(self) -> str:
@@ -111,10 +107,10 @@ class Answerer:
         `abstain`.
         """
         agreement = self._agree(scores, position) if image_present and text_present else None
-        image_familiar = image_present and bool(self._is_familiar(outputs["image_in_domain"][position], "image"))
-        text_familiar = text_present and bool(self._is_familiar(outputs["text_in_domain"][position], "text"))
-        readable = text_present and bool(self._is_readable(outputs["text_in_domain"][position]))
-        contradicts = agreement is not None and self._contradict(scores, outputs)[position]
+        image_familiar = image_present and self._of_all("image", scores, outputs)[position]
+        text_familiar = text_present and self._of_all("text", scores, outputs)[position]
+        readable = text_present and self._of_all("readable", scores, outputs)[position]
+        contradicts = agreement is not None and self._of_all("contradicts", scores, outputs)[position]
         inputs: tuple[Modality, ...]
         pattern: Pattern
         if image_present and text_present and not _leaves_title_out(image_familiar, readable, contradicts):
@@ -183,8 +179,8 @@ class Answerer:
         else:
             decisions = self._decisions.decide(confidence, pattern, precision)
             items, places = np.nonzero(ranked.outside > 0.5)
-            if items.size:
-                rows = self._conditional[places]
+            if self.table.levels is not None and items.size:
+                rows = self.table.levels.conditional[places]
                 confidences, confidence = confidences.copy(), confidence.copy()
                 decisions[items, rows] = NOT_APPLICABLE
                 confidences[items, rows] = -1.0
@@ -199,41 +195,48 @@ class Answerer:
     def _agree(self, scores: Scores, position: int) -> Agreement | None:
         if self._agreement is None or scores.cosine is None:
             return None
-        known: tuple[list[float], list[list[int]]] | None = scores.worked_out.get("agreement")
+        known: list[Agreement] | None = scores.worked_out.get("agreement")
         if known is None:
             known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, self._agreement)
-        conflicts = []
-        for row in known[1][position]:
-            labels, candidates = self.attribute_labels[self.attributes[row]], []
-            for pattern in PATTERNS[1:]:
-                answered = best(self.table, scores, pattern)
-                candidates.append(Candidate(labels[answered.label[position, row]], float(answered.confidence[position, row])))
-            conflicts.append(Conflict(self.attributes[row], *candidates))
-        return Agreement(known[0][position], tuple(conflicts))
+        return known[position]
 
-    def _contradict(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> list[bool]:
-        """Of every item: whether its title is taken for another product's."""
-        known: list[bool] | None = scores.worked_out.get("contradicts")
+    def _of_all(
+        self, question: Literal["image", "text", "readable", "contradicts"], scores: Scores, outputs: Mapping[str, NDArray[Any]]
+    ) -> list[bool]:
+        """Of every item: whether its photo or title is familiar, its title can be read, or is taken for another product's."""
+        known: list[bool] | None = scores.worked_out.get(question)
         if known is None:
-            rule, cosine = self._agreement.contradiction if self._agreement is not None else None, scores.cosine
-            if rule is None or cosine is None:
-                known = [False] * len(scores.path)
-            else:
-                known = (rule.score(cosine, self.table.overlap(scores)[rule.rows], outputs) > 0).tolist()
-            scores.worked_out["contradicts"] = known
+            match question:
+                case "contradicts":
+                    found: Any = self._contradicts(scores, outputs)
+                case "readable":
+                    found = self._is_readable(outputs["text_in_domain"])
+                case _:
+                    found = self._is_familiar(outputs[f"{question}_in_domain"], question)
+            known = [found] * scores.path.shape[1] if isinstance(found, bool) else found.tolist()
+            scores.worked_out[question] = known
         return known
 
-    def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> tuple[list[float], list[list[int]]]:
-        """Of every item: the score, and the rows of the attributes in conflict."""
+    def _contradicts(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | bool:
+        rule = self._agreement.contradiction if self._agreement is not None else None
+        if rule is None or scores.cosine is None:
+            return False
+        return np.asarray(rule.score(scores.cosine, self.table.overlap(scores).T[rule.rows], outputs) > 0)
+
+    def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> list[Agreement]:
+        """Of every item."""
         overlap = self.table.overlap(scores)
-        total = cosine * table.cosine_weight + (overlap * table.weights[:, None]).sum(axis=0) + table.bias
-        conflicts: list[list[int]] = [[] for _ in total]
-        differs = (overlap < table.conflict_below[:, None]).T
-        if differs.any():
-            image, text = (best(self.table, scores, pattern).label for pattern in PATTERNS[1:])
-            for position, row in zip(*np.nonzero(differs & (image != text)), strict=True):
-                conflicts[position].append(int(row))
-        return sigmoid(total).tolist(), conflicts
+        total = cosine * table.cosine_weight + (overlap * table.weights).sum(axis=-1) + table.bias
+        conflicts: list[list[Conflict]] = [[] for _ in total]
+        items, rows = np.nonzero(overlap < table.conflict_below)
+        if items.size:
+            image, text = (best(self.table, scores, pattern, items, rows) for pattern in PATTERNS[1:])
+            for pair in np.flatnonzero(image[0] != text[0]).tolist():
+                name = self.attributes[rows[pair]]
+                labels = self.attribute_labels[name]
+                sides = (Candidate(labels[label[pair]], float(confidence[pair])) for label, confidence in (image, text))
+                conflicts[items[pair]].append(Conflict(name, *sides))
+        return [Agreement(score, tuple(found)) for score, found in zip(sigmoid(total).tolist(), conflicts, strict=True)]
 
 
 def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> Any:

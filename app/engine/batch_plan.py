@@ -17,7 +17,7 @@ from app.engine.runtimes.base import ModelSpec, Runtime
 
 # A bigger batch makes its items wait for each other, and each bucket holds weights and activations of its own (15 MB of the
 # shipped model); it must earn that with this much more throughput.
-_WORTHWHILE_GAIN = 0.08
+_WORTHWHILE_GAIN = 0.1
 PER_CALL_S = 0.001
 """Processor time around one runtime call, whatever its items: working out a batch's answers, waking who waits for them, and
 caches that two threads empty for each other. At concurrency 64 on 2 cores an item of the shipped model took 3.8 core-ms in
@@ -54,7 +54,7 @@ class BatchPlan:
 def plan_batches(bucket_seconds: Mapping[int, float], *, per_call_s: float = 0.0) -> BatchPlan:
     """From the seconds of one call per bucket (which holds 1), the plan with the least time for every queue length.
 
-    The largest batch is the smallest bucket within 8 % of the best items per second, `per_call_s` included. Below it, items
+    The largest batch is the smallest bucket within 10 % of the best items per second, `per_call_s` included. Below it, items
     between two buckets are padded up or split, whichever is faster: where 5 items cost 8 in one call, 4 + 1 may be cheaper.
     """
     rates = {bucket: bucket / (seconds + per_call_s) for bucket, seconds in bucket_seconds.items()}

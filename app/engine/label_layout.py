@@ -55,11 +55,19 @@ class LabelLayout:
         self.applies: Mapping[str, Floats] = {
             name: np.asarray(flags, np.float64) for name, flags in labels.get("applies", {}).items()
         }
+        self.answered_levels: tuple[str, ...] = tuple(name for name in self.hierarchy if name in self.layouts)
+        """From coarse to fine."""
         # For every level but the finest: the label of each of its child's labels.
         self.parent_label: dict[str, dict[str, str]] = {
             child: {path[level + 1]: path[level] for path in self.hierarchy_paths}
             for level, child in enumerate(self.hierarchy[1:])
         }
+
+    def label_of_path(self) -> NDArray[np.int64]:
+        """int64[paths, answered levels]."""
+        found = [self.layouts[name].members for name in self.answered_levels]
+        columns = [members.argmax(axis=1) for members in found if members is not None]
+        return np.stack(columns, axis=1) if columns else np.zeros((0, 0), np.int64)
 
     def probabilities(self, logits: NDArray[Any], attribute: str, temperature: float) -> Floats:
         """Calibrated probabilities float64[..., labels] of one attribute from logits float32[..., L]."""

@@ -11,37 +11,22 @@ import numpy as np
 
 from app.engine.items import Pattern
 from app.engine.label_layout import Floats
-from app.engine.scores import FlatGroup, Indices, Scores, ScoreTable
+from app.engine.levels import Indices
+from app.engine.scores import Scores, ScoreTable
 
 _CHOSEN = 4.0
 """The answered label's in place of its probability. It comes first, also where other paths of its parent add up to more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """The answered label's index int64[B, A] (in a hierarchy those of the best path) and its probability float64[B, A]."""
-
-    label: Indices
-    confidence: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class Ranking:
     """Of one input pattern, for B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with
-    `confidences` float64[B, A, K], below 0 where the attribute has no further candidate. `outside` float64[B, conditional
-    attributes], as in `Scores`."""
+    `confidences` float64[B, A, K], below 0 where the attribute has no further candidate. `outside` float64[B, C]: see
+    `Levels.outside`."""
 
     labels: Indices
     confidences: Floats
     outside: Floats
-
-
-def best(table: ScoreTable, scores: Scores, pattern: Pattern) -> Best:
-    """Worked out for the whole batch when the first of its items asks."""
-    known: Best | None = scores.worked_out.get(("best", pattern))
-    if known is None:
-        known = scores.worked_out["best", pattern] = _best(table, scores, pattern)
-    return known
 
 
 def ranking(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
@@ -53,57 +38,36 @@ def ranking(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> 
     return known
 
 
-def _by_item(values: Floats, place: int) -> Floats:
-    """float64[B, attributes, width] of one pattern, copied."""
-    return np.ascontiguousarray(values[..., place].transpose(2, 1, 0))
-
-
-def _at(values: Floats, labels: Indices) -> Indices:
-    """int64[B, attributes]: where in all `values` float64[B, attributes, width] those of the labels are."""
-    return np.arange(0, values.size, values.shape[-1]).reshape(labels.shape) + labels
-
-
-def _best(table: ScoreTable, scores: Scores, pattern: Pattern) -> Best:
-    place = scores.patterns[pattern]
-    label = np.empty((len(scores.path), len(table.places)), np.int64)
-    confidence = np.empty(label.shape)
-    for group, given in zip(table.groups, scores.groups, strict=True):
-        values = _by_item(given, place)
-        labels = values.argmax(axis=-1) if isinstance(group, FlatGroup) else group.label_of_path[scores.path[:, place]]
-        label[:, group.rows] = labels
-        confidence[:, group.rows] = values.reshape(-1).take(_at(values, labels))
-    return Best(label, np.minimum(confidence, 1.0, out=confidence))
+def best(table: ScoreTable, scores: Scores, pattern: Pattern, items: Indices, rows: Indices) -> tuple[Indices, Floats]:
+    """Of N pairs of an item and an attribute: the answered label int64[N], within its attribute, and its probability
+    float64[N]."""
+    place, pairs = scores.patterns[pattern], np.arange(items.size)
+    values, candidates = scores.values[place][items], table.candidates[rows]
+    columns = candidates[pairs, values[pairs[:, None], candidates].argmax(axis=-1)]
+    if table.levels is not None:
+        answered = table.levels.answered[scores.path[place][items], rows]
+        columns = np.where(answered >= 0, answered, columns)
+    return columns - table.first[rows], np.minimum(values[pairs, columns], 1.0)
 
 
 def _rank(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
-    place = scores.patterns[pattern]
-    shape = (len(scores.path), len(table.places), min(count, max(group.width for group in table.groups)))
-    labels, confidences = np.zeros(shape, np.int64), np.full(shape, -1.0)
-    for group, given in zip(table.flat, scores.groups, strict=False):
-        values = _by_item(given, place)
-        values -= group.beyond
-        columns, found = _greatest(values, count)
-        labels[:, group.rows, : columns.shape[-1]] = columns
-        confidences[:, group.rows, : columns.shape[-1]] = found
-    hierarchy = table.hierarchy
-    if hierarchy is not None:
-        values = _by_item(scores.groups[-1], place)
-        answered = hierarchy.label_of_path[scores.path[:, place]]
-        places = _at(values, answered)
-        confidence = values.reshape(-1).take(places)
-        above = np.zeros_like(answered)
-        above[:, 1:] = answered[:, :-1]
-        values -= hierarchy.strangers[np.arange(len(hierarchy.rows)), above]
-        values.reshape(-1)[places] = _CHOSEN
-        columns, found = _greatest(values, count)
-        found[..., 0] = confidence
-        labels[:, hierarchy.rows, : columns.shape[-1]] = columns
-        confidences[:, hierarchy.rows, : columns.shape[-1]] = found
-    return Ranking(labels, np.minimum(confidences, 1.0, out=confidences), scores.outside[..., place].T)
-
-
-def _greatest(values: Floats, count: int) -> tuple[Indices, Floats]:
-    """The labels of the `count` greatest of the last axis (all where there are fewer), greatest first, and those values."""
-    columns = np.argsort(-values, axis=-1)[..., :count]
-    starts = np.arange(0, values.size, values.shape[-1]).reshape(*values.shape[:2], 1)
-    return columns, values.reshape(-1).take(columns + starts)
+    place, levels = scores.patterns[pattern], table.levels
+    values = scores.values[place]
+    items, (attributes, width) = len(values), table.candidates.shape
+    candidates = np.repeat(table.candidates[None], items, axis=0)
+    if levels is not None:
+        path = scores.path[place]
+        candidates[:, levels.rows, : levels.candidates.shape[-1]] = levels.candidates[levels.numbers, levels.parent[path]]
+    found = values.reshape(-1).take(candidates + np.arange(0, values.size, table.columns)[:, None, None])
+    starts = np.arange(0, found.size, width).reshape(items, attributes)
+    if levels is not None:
+        answered = starts[:, levels.rows] + levels.place[path]
+        confidence = found.reshape(-1).take(answered)
+        found.reshape(-1)[answered] = _CHOSEN
+    places = starts[..., None] + np.argsort(-found, axis=-1)[..., :count]
+    labels = candidates.reshape(-1).take(places) - table.first[:, None]
+    confidences = found.reshape(-1).take(places)
+    if levels is not None:
+        confidences[:, levels.rows, 0] = confidence
+    outside = levels.outside(values) if levels is not None else np.zeros((items, 0))
+    return Ranking(labels, np.minimum(confidences, 1.0, out=confidences), outside)

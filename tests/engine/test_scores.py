@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from app.engine.answers import Answerer
 from app.engine.items import Pattern
 from app.engine.ranking import best, ranking
 from app.engine.scores import PATTERNS
-from tests.engine.drawn_outputs import LABELS, LEVELS, calibrated, logits_for, outputs_of
+from tests.engine.drawn_outputs import CALIBRATION, LABELS, LEVELS, calibrated, logits_for, outputs_of
 
 TEMPERATURES = {"masterCategory": 0.7, "subCategory": 1.3, "articleType": 2.0, "gender": 0.5}
 ANSWERER = calibrated(
@@ -34,20 +35,55 @@ any_batch = st.integers(1, 5).flatmap(
 )
 
 
-@given(any_batch)
-def test_a_batch_gives_what_one_attribute_at_a_time_gives(logits: NDArray[np.float32]) -> None:
-    scores = ANSWERER.score(batch_of(logits))
+def with_attributes(*names: str) -> Answerer:
+    labels = LABELS | {"attributes": list(names)}
+    labels["applies"] = {name: flags for name, flags in LABELS["applies"].items() if name in names}
+    return Answerer(labels, CALIBRATION)
+
+
+ANSWERERS = [
+    ANSWERER,
+    with_attributes("articleType", "masterCategory", "gender"),
+    with_attributes("gender", "masterCategory", "subCategory", "sleeveLength"),
+    with_attributes("subCategory"),
+    with_attributes("sleeveLength", "articleType"),
+    with_attributes("sleeveLength", "gender"),
+]
+"""Of all attributes, and where levels are left out."""
+
+
+@given(any_batch, st.sampled_from(ANSWERERS))
+def test_a_batch_gives_what_one_attribute_at_a_time_gives(logits: NDArray[np.float32], answerer: Answerer) -> None:
+    layout = answerer.layout
+    scores = answerer.score(batch_of(logits))
     for place, pattern in enumerate(PATTERNS):
-        for row, name in enumerate(LABELS["attributes"]):
-            labels = len(ANSWERER.attribute_labels[name])
-            expected = ANSWERER.layout.probabilities(logits[:, place], name, ANSWERER.temperature(pattern, name))
-            group, within = ANSWERER.table.places[row]
-            found = scores.groups[group][:, within, :, place].T
-            np.testing.assert_allclose(found[:, :labels], expected, rtol=1e-12, atol=1e-300)
-            assert not found[:, labels:].any()
+        for row, name in enumerate(layout.attributes):
+            expected = layout.probabilities(logits[:, place], name, answerer.temperature(pattern, name))
+            first = answerer.table.first[row]
+            found = scores.values[place][:, first : first + expected.shape[-1]]
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-300)
             if name in LEVELS:  # elsewhere logits nearer than a rounding error may tie as probabilities
-                answered = best(ANSWERER.table, scores, pattern).label[:, row]
-                np.testing.assert_array_equal(answered, ANSWERER.layout.best_labels(logits[:, place], name))
+                answered = ranking(answerer.table, scores, pattern, 1).labels[:, row, 0]
+                np.testing.assert_array_equal(answered, layout.best_labels(logits[:, place], name))
+    sides = [
+        [layout.probabilities(logits[:, place], name, answerer.temperature(PATTERNS[place], name)) for place in (1, 2)]
+        for name in layout.attributes
+    ]
+    overlap = np.stack([(image * text).sum(axis=-1) for image, text in sides], axis=-1)
+    np.testing.assert_allclose(answerer.table.overlap(scores), overlap, rtol=1e-12, atol=1e-300)
+
+
+@given(any_batch, st.sampled_from(ANSWERERS), st.sampled_from(PATTERNS))
+def test_the_answered_labels_are_those_that_rank_first(
+    logits: NDArray[np.float32], answerer: Answerer, pattern: Pattern
+) -> None:
+    scores = answerer.score(batch_of(logits))
+    first = ranking(answerer.table, scores, pattern, 2)
+    items, rows = (part.ravel() for part in np.indices(first.labels.shape[:2]))
+    labels, confidences = best(answerer.table, scores, pattern, items, rows)
+    np.testing.assert_array_equal(confidences, first.confidences[..., 0].ravel())
+    differs = labels != first.labels[..., 0].ravel()
+    assert (first.confidences[..., 1].ravel()[differs] == confidences[differs]).all()  # of equals either
 
 
 @given(any_batch)
@@ -80,25 +116,25 @@ def test_only_the_outputs_that_there_are_are_scored() -> None:
     assert scores.cosine is None
 
 
-@given(any_batch, st.integers(1, 9), st.sampled_from(PATTERNS))
+@given(any_batch, st.integers(1, 9), st.sampled_from(PATTERNS), st.sampled_from(ANSWERERS))
 def test_a_ranking_names_the_likeliest_labels_that_do_not_contradict_the_answered_parent(
-    logits: NDArray[np.float32], count: int, pattern: Pattern
+    logits: NDArray[np.float32], count: int, pattern: Pattern, answerer: Answerer
 ) -> None:
-    layout, table = ANSWERER.layout, ANSWERER.table
-    found = ranking(table, ANSWERER.score(batch_of(logits)), pattern, count)
+    layout, table = answerer.layout, answerer.table
+    found = ranking(table, answerer.score(batch_of(logits)), pattern, count)
     for position, rows in enumerate(logits[:, PATTERNS.index(pattern)]):
-        for row, name in enumerate(LABELS["attributes"]):
+        for row, name in enumerate(layout.attributes):
             is_candidate = found.confidences[position, row] >= 0.0
             assert (np.diff(is_candidate.astype(int)) <= 0).all()  # the missing ones come last
             columns = found.labels[position, row][is_candidate].tolist()
             values = found.confidences[position, row][is_candidate].tolist()
-            expected = layout.probabilities(rows, name, ANSWERER.temperature(pattern, name))
+            expected = layout.probabilities(rows, name, answerer.temperature(pattern, name))
             np.testing.assert_allclose(values, expected[columns], rtol=1e-12, atol=1e-300)
             candidates = set(range(len(expected)))
             if name in LEVELS:
                 assert columns[0] == layout.best_labels(rows, name)
-            if name in LEVELS[1:]:
-                above = LEVELS[LEVELS.index(name) - 1]
+            above = LEVELS[LEVELS.index(name) - 1] if name in LEVELS[1:] else None
+            if above in layout.attributes:
                 parent = layout.layouts[above].labels[int(layout.best_labels(rows, above))]
                 labels = layout.layouts[name].labels
                 candidates = {label for label in candidates if layout.parent_label[name][labels[label]] == parent}
