@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from app.api_keys import ApiKeys
 from app.connection_limits import limited_protocol
+from app.engine.priority import take_turns
 from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
 from app.listeners import affordable_connections
@@ -159,6 +160,7 @@ async def _serve(
         engine = await open_configured_engine(settings)
         if hasattr(signal, "SIGUSR1"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, engine.look_for_models)
+    take_turns()
     app = create_app(settings, engine=engine, keys=keys, quotas=quotas)
     models = [f"{model.name}/{model.version}" for model in engine.models()]
     # What start-up made stays for good; a collection that looks through it stops all requests for tens of milliseconds.
