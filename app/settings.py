@@ -99,10 +99,11 @@ class Settings(FetchSettings, EdgeSettings):
         0, ge=0, le=256, description="Threads that decode photos in one worker; 0 means its share of the cores."
     )
     max_batch_items: int = Field(
-        64,
+        32,
         ge=1,
         le=1024,
-        description="Most items in one runtime call. A cap only: the size that pays on this machine is measured at start-up.",
+        description="Most items in one runtime call. A cap only: the size that pays on this machine is measured at start-up; "
+        "none above 32 has, and trying 64 takes 0.2 s of it.",
     )
     max_queue_items: int = Field(
         512,

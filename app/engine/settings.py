@@ -37,7 +37,7 @@ class EngineSettings:
     decode_threads: int = 0
     """Photos decoded at the same time, 0 to 256. 0: as many as CPUs this process may use. Bounds the memory of decoded
     photos too: at most this many, each up to `decode_thread_bytes`, and one up to `decode_process_bytes`."""
-    max_batch_items: int = 64
+    max_batch_items: int = 32
     """Items in one runtime call, 1 to 1024. A cap only: the size that pays on this machine is measured at warm-up."""
     max_queue_items: int = 512
     """Items of one model admitted and not yet answered, 1 to 65,536; more is refused with `overloaded`. 512 is eight
