@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from app import metrics
+from app.lone_client import LoneClient
 from app.protocol import Gate, ItemlensHttpProtocol, Refusal, bare_answer
 from app.settings import Settings
 
@@ -57,6 +58,7 @@ def limited_protocol(settings: Settings, *, max_connections: int, gate: Gate | N
             min_client_bytes_per_s=settings.min_client_bytes_per_s,
         )
         idle: ClassVar[dict[LimitedHttpProtocol, None]] = {}
+        lone_client = LoneClient()
 
     return Limited
 
@@ -65,12 +67,14 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     """Ends connections that cost more than they may. An idle one is not slow: it has `keep_alive_s`, from its opening too.
 
     One timer per connection, and only while something is unfinished: a request that arrives whole and is read at once never
-    has one. Adds `stream` to the extension `itemlens.connection`: the application watches this answer's reader itself.
+    has one. Adds to the extension `itemlens.connection`: `stream`, the application watches this answer's reader itself;
+    `is_alone`, see `LoneClient`.
     """
 
     limits: ClassVar[ConnectionLimits]
     idle: ClassVar[dict[LimitedHttpProtocol, None]]
     """Connections without anything under way, the longest idle first."""
+    lone_client: ClassVar[LoneClient]
 
     _timer: asyncio.TimerHandle | None = None
     _messages = 0
@@ -152,7 +156,9 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         super().on_message_begin()
         self.idle.pop(self, None)
         self._unset_keepalive_if_required()
-        self.scope["extensions"]["itemlens.connection"]["stream"] = self._let_stream
+        connection = self.scope["extensions"]["itemlens.connection"]
+        connection["stream"] = self._let_stream
+        connection["is_alone"] = self.lone_client.ask(self, self.loop.time())
         self._messages += 1
         if self._head_since_s is None:
             self._head_since_s = self.loop.time()

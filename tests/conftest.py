@@ -78,6 +78,8 @@ class FakeEngine:
         self.overloads_left = 0
         self.overloaded = False
         self.deadlines_s: list[float | None] = []
+        self.may_hold_loop: list[bool] = []
+        """Of every call, in order."""
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
@@ -94,7 +96,9 @@ class FakeEngine:
         top_k: int,
         precision: float,
         timeout_s: float | None,
+        may_hold_loop: bool = False,
     ) -> Reply[Classification]:
+        self.may_hold_loop.append(may_hold_loop)
         reference = self._reference(model, version)
         for place, attribute in enumerate(attributes or ()):
             if attribute not in ("baseColour", "titleLength"):
@@ -119,7 +123,9 @@ class FakeEngine:
         dimensions: int | None,
         space_id: str | None,
         timeout_s: float | None,
+        may_hold_loop: bool = False,
     ) -> EmbeddingReply:
+        self.may_hold_loop.append(may_hold_loop)
         reference = self._reference(model, version)
         if space_id not in (None, SPACE_ID):
             raise SpaceConflictError("No kept version serves this space.", field="space")

@@ -85,8 +85,17 @@ class _Received:
 
 def has_come(scope: Scope) -> bool:
     """Whether the request is known to be there to its end, so that nobody has to wait for it."""
+    return _is_known(scope, "has_come")
+
+
+def is_alone(scope: Scope) -> bool:
+    """Whether the request's client is known to have this worker to itself (see `app.lone_client`)."""
+    return _is_known(scope, "is_alone")
+
+
+def _is_known(scope: Scope, name: str) -> bool:
     connection: dict[str, Any] = scope.get("extensions", {}).get("itemlens.connection", {})
-    return bool(connection.get("has_come", False))
+    return bool(connection.get(name, False))
 
 
 async def read_body(receive: Receive, pace: Pace, *, timeout_s: float, is_there: bool = False) -> bytes | bytearray:

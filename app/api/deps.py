@@ -24,7 +24,8 @@ class Engine(Protocol):
     results.
 
     `items` may be empty: the request's options are then checked all the same, and the reply says which model would have
-    answered. `model`, `version`: None means the default. `timeout_s`: seconds from now.
+    answered. `model`, `version`: None means the default. `timeout_s`: seconds from now. `may_hold_loop`: nobody else waits for
+    this event loop, so an item may be answered in its thread.
     """
 
     async def classify(
@@ -37,6 +38,7 @@ class Engine(Protocol):
         top_k: int,
         precision: float,
         timeout_s: float | None,
+        may_hold_loop: bool,
     ) -> Reply[Classification]: ...
 
     async def embed(
@@ -49,6 +51,7 @@ class Engine(Protocol):
         dimensions: int | None,
         space_id: str | None,
         timeout_s: float | None,
+        may_hold_loop: bool,
     ) -> EmbeddingReply: ...
 
     def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[ModelRef]:

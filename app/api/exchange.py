@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from app.api.answer_text import merge_objects
-from app.api.body import AbandonedOnDisconnect, Pace, has_come, read_body
+from app.api.body import AbandonedOnDisconnect, Pace, has_come, is_alone, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
 from app.api.items import ReceivedItem, item_problem, make_item, receive_item
@@ -66,7 +66,7 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
     del body
     context.items = len(batch.items)
     async with AbandonedOnDisconnect(request.scope, request.receive):
-        return await _answer_batch(batch, engine, operation, context, timeout_s)
+        return await _answer_batch(batch, engine, operation, context, timeout_s, is_alone=is_alone(request.scope))
 
 
 async def _answer_batch(
@@ -75,6 +75,8 @@ async def _answer_batch(
     operation: Operation[OptionsT, AnswerT],
     context: RequestContext,
     timeout_s: float,
+    *,
+    is_alone: bool,
 ) -> Response:
     is_single = len(batch.items) == 1
     _charge(context, len(batch.items))
@@ -82,7 +84,7 @@ async def _answer_batch(
     if remaining_s <= 0:
         raise DeadlineExceededError("The deadline passed while the body was read; allow more time.")
     valid = [received.item for received in batch.items if received.item is not None]
-    reply = await operation.run(engine, valid, batch.options, remaining_s)
+    reply = await operation.run(engine, valid, batch.options, remaining_s, may_hold_loop=is_alone)
     context.model = reply.model.name
     context.timing = reply.timing
     answers = iter(reply.results)

@@ -28,7 +28,9 @@ class Operation(Protocol, Generic[OptionsT, AnswerT]):
     options: type[OptionsT]
     envelope: type[OptionsT]
 
-    async def run(self, engine: Engine, items: Sequence[Item], options: OptionsT, timeout_s: float) -> Reply[AnswerT]: ...
+    async def run(
+        self, engine: Engine, items: Sequence[Item], options: OptionsT, timeout_s: float, *, may_hold_loop: bool = False
+    ) -> Reply[AnswerT]: ...
 
     def hold(self, engine: Engine, options: OptionsT) -> AbstractContextManager[ModelRef]: ...
 
@@ -42,7 +44,7 @@ class ClassifyOperation:
     envelope: type[ClassifyOptions] = ClassifyEnvelope
 
     async def run(
-        self, engine: Engine, items: Sequence[Item], options: ClassifyOptions, timeout_s: float
+        self, engine: Engine, items: Sequence[Item], options: ClassifyOptions, timeout_s: float, *, may_hold_loop: bool = False
     ) -> Reply[Classification]:
         return await engine.classify(
             items,
@@ -52,6 +54,7 @@ class ClassifyOperation:
             top_k=options.top_k,
             precision=options.precision,
             timeout_s=timeout_s,
+            may_hold_loop=may_hold_loop,
         )
 
     def hold(self, engine: Engine, options: ClassifyOptions) -> AbstractContextManager[ModelRef]:
@@ -68,7 +71,9 @@ class EmbedOperation:
     options: type[EmbedOptions] = EmbedOptions
     envelope: type[EmbedOptions] = EmbedEnvelope
 
-    async def run(self, engine: Engine, items: Sequence[Item], options: EmbedOptions, timeout_s: float) -> Reply[Embedding]:
+    async def run(
+        self, engine: Engine, items: Sequence[Item], options: EmbedOptions, timeout_s: float, *, may_hold_loop: bool = False
+    ) -> Reply[Embedding]:
         return await engine.embed(
             items,
             model=options.model,
@@ -77,6 +82,7 @@ class EmbedOperation:
             dimensions=options.dimensions,
             space_id=options.space,
             timeout_s=timeout_s,
+            may_hold_loop=may_hold_loop,
         )
 
     def hold(self, engine: Engine, options: EmbedOptions) -> AbstractContextManager[ModelRef]:

@@ -6,19 +6,49 @@ Owns what each item of a batch came to. Refuses to know queues, admission and wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
 from app.engine.errors import ItemError, ItemFailedError
 from app.engine.runtimes.base import Runtime
-from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow
+from app.engine.submission import BatchOutputs, ItemOutputs, ItemRow, Submission
 
 logger = structlog.get_logger(__name__)
 
 ReadItem = Callable[[int], ItemRow | ItemError | None]
 """Reads the item at an index of its submission; None when another thread will see to it. Never raises."""
 Outcome = ItemOutputs | ItemError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item with its row, or with what will read it in the runtime's thread. `ready_at`: in seconds of `time.monotonic()`."""
+
+    submission: Submission
+    index: int
+    source: ItemRow | ReadItem
+    ready_at: float
+
+
+def read_batch(held: list[Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
+    """The rows there are, and why others have none, by place. Who is read elsewhere leaves `held`."""
+    rows: list[ItemRow] = []
+    failed: dict[int, ItemError] = {}
+    position = 0
+    while position < len(held):
+        entry = held[position]
+        outcome = entry.source if isinstance(entry.source, ItemRow) else entry.source(entry.index)
+        if outcome is None:
+            del held[position]
+            continue
+        if isinstance(outcome, ItemError):
+            failed[position] = outcome
+        else:
+            rows.append(outcome)
+        position += 1
+    return rows, failed
 
 
 def run_batch(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:

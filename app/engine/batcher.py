@@ -14,12 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from app.engine.batch_plan import BatchPlan
-from app.engine.batch_run import ReadItem, run_batch
+from app.engine.batch_run import Entry, ReadItem, read_batch, run_batch
 from app.engine.drain_rate import DrainRate
 from app.engine.errors import (
     DeadlineExceededError,
@@ -41,16 +40,6 @@ _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An item with its row, or with what will read it in the runtime's thread."""
-
-    submission: Submission
-    index: int
-    source: ItemRow | ReadItem
-    ready_at: float
-
-
 class Batcher:
     """`admit` on the event loop, then `put`, `put_unread` or `fail` every item from any thread, then await the submission."""
 
@@ -62,13 +51,13 @@ class Batcher:
         self._max_queue_items = max_queue_items
         # Two batches at least, so that the runtime never waits for the next while somebody is turned away.
         self._limit = QueueLimit(max_items=max_queue_items, least_items=2 * plan.max_items, short_s=overload_queue_s)
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._pending_items = 0
         self._fetching_items = 0
         """Those of them that wait for their photo: they fill the queue, but are no work that others wait for."""
         self._drain = DrainRate(plan.seconds_per_item)
-        self._closing = self._stopped = False
+        self._closing = self._stopped = self._is_running = False
         self._model = model
         self._queue_seconds = QUEUE_DURATION_SECONDS.labels(model)
         self._model_seconds = MODEL_DURATION_SECONDS.labels(model)
@@ -149,12 +138,22 @@ class Batcher:
         now = time.monotonic()
         with self._changed:
             if self.is_alive():
-                self._queue.extend(_Entry(submission, index, source, now) for index in indices)
+                self._queue.extend(Entry(submission, index, source, now) for index in indices)
                 record(self._queue_depth, len(indices))
                 self._changed.notify()
                 return
             submission.error = submission.error or NotReadyError(_DEAD)
         self._finish([(submission, index, None) for index in indices])
+
+    def answer_here(self, submission: Submission, read: ReadItem) -> bool:
+        """Answer the one item of an admitted submission in this thread, unless the runtime has something to do: False then, and
+        nothing was done."""
+        with self._changed:
+            if self._queue or self._is_running or not self.is_alive():
+                return False
+            self._is_running = True
+        self._answer([Entry(submission, 0, read, time.monotonic())])
+        return True
 
     def fail(self, submission: Submission, index: int, error: ItemError) -> None:
         """Settle an item that cannot go to the runtime. From any thread."""
@@ -205,13 +204,13 @@ class Batcher:
                 entry.submission.error = self._not_ready()
             self._finish((entry.submission, entry.index, None) for entry in left)
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[Entry]:
         """Wait for items and take as many as the plan says; an empty list when stopped."""
         while True:
-            dropped: list[_Entry] = []
-            live: list[_Entry] = []
+            dropped: list[Entry] = []
+            live: list[Entry] = []
             with self._changed:
-                while not self._queue and not self._stopped:
+                while (self._is_running or not self._queue) and not self._stopped:
                     self._changed.wait()
                 if self._stopped:
                     return []
@@ -219,12 +218,19 @@ class Batcher:
                     entry = self._queue.popleft()
                     (dropped if entry.submission.is_unwanted() else live).append(entry)
                 count = self._plan.take[len(live)]
+                self._is_running = count > 0
                 self._queue.extendleft(reversed(live[count:]))
                 record(self._queue_depth, -len(dropped) - min(count, len(live)))
             if dropped:
                 self._drop([(entry.submission, entry.index) for entry in dropped])
             if live:
                 return live[:count]
+
+    def _rest(self) -> None:
+        """The runtime is free again."""
+        with self._changed:
+            self._is_running = False
+            self._changed.notify()
 
     def _drop(self, items: list[tuple[Submission, int]]) -> None:
         for submission, _ in items:
@@ -233,16 +239,17 @@ class Batcher:
             SHED_ITEMS.labels(self._model, submission.abandoned or "deadline_exceeded").inc()
         self._finish((submission, index, None) for submission, index in items)
 
-    def _answer(self, batch: list[_Entry]) -> None:
+    def _answer(self, batch: list[Entry]) -> None:
         taken = time.monotonic()
         held = list(batch)
         try:
-            rows, failed = self._read(held)
+            rows, failed = read_batch(held)
             started = time.monotonic()
             outcomes = run_batch(self._runtime, rows)
         except BaseException:
             for entry in held:
                 entry.submission.error = NotReadyError(_DEAD)
+            self._rest()
             self._finish((entry.submission, entry.index, None) for entry in held)
             raise
         ended = time.monotonic()
@@ -256,31 +263,16 @@ class Batcher:
             timing = entry.submission.timing
             timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
             timing.model_ms = max(timing.model_ms, model_ms)
+        if held:
+            has_more = self._pending_items - len(held) > self._fetching_items
+            self._drain.learn(len(held), ended_s=ended, has_more=has_more)
+        # Before anybody is woken: who asks again at once finds the runtime free.
+        self._rest()
         answered = iter(outcomes)
         self._finish(
             (entry.submission, entry.index, failed[position] if position in failed else next(answered))
             for position, entry in enumerate(held)
         )
-        if held:
-            self._drain.learn(len(held), ended_s=ended, has_more=self._pending_items > self._fetching_items)
-
-    def _read(self, held: list[_Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
-        """The rows there are, and why others have none, by place. Who is read elsewhere leaves `held`."""
-        rows: list[ItemRow] = []
-        failed: dict[int, ItemError] = {}
-        position = 0
-        while position < len(held):
-            entry = held[position]
-            outcome = entry.source if isinstance(entry.source, ItemRow) else entry.source(entry.index)
-            if outcome is None:
-                del held[position]
-                continue
-            if isinstance(outcome, ItemError):
-                failed[position] = outcome
-            else:
-                rows.append(outcome)
-            position += 1
-        return rows, failed
 
     # --- settling --------------------------------------------------------------------------------------------------
 

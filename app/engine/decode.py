@@ -146,11 +146,15 @@ class DecodePool:
         *,
         modality: EmbeddingModality,
         indices: Sequence[int] | None = None,
+        may_hold_loop: bool = False,
     ) -> None:
-        """Read the items at `indices` (None: all) of an admitted submission. Returns at once; each is settled or put to the
-        runtime."""
+        """Read the items at `indices` (None: all) of an admitted submission; each is settled or put to the runtime. Returns at
+        once, unless this thread may be held (`may_hold_loop`): a lone item is then answered in it, where decoding and the
+        runtime share a thread that has nothing to do."""
         reading = _Reading(self, reader, batcher, submission, items, modality)
         if self._reads_in_runtime:
+            if may_hold_loop and len(items) == 1 and batcher.answer_here(submission, reading.read_quickly):
+                return
             batcher.put_unread(submission, range(len(items)), reading.read_at_once)
             return
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
@@ -205,6 +209,10 @@ class _Reading:
             timing = self.submission.timing
             timing.decode_ms = max(timing.decode_ms, seconds * 1000)
         return row
+
+    def read_quickly(self, index: int) -> ItemRow | ItemError | None:
+        """As far as it takes milliseconds; else another thread does."""
+        return self.read(index, Weight.QUICK)
 
     def read_at_once(self, index: int) -> ItemRow | ItemError | None:
         """As far as it takes no longer than a batch may wait for it."""

@@ -122,8 +122,10 @@ class Engine:
         top_k: int = 5,
         precision: float = 0.98,
         timeout_s: float | None = None,
+        may_hold_loop: bool = False,
     ) -> Reply[Classification]:
-        """What each item is. `items` may be empty; the options are checked all the same.
+        """What each item is. `items` may be empty; the options are checked all the same. `may_hold_loop`: nobody else waits
+        for this event loop; a lone item that takes milliseconds is then answered in its thread, which saves waking another.
 
         Raises UnknownModelError, UnknownAttributeError, RequestError, OverloadedError, NotReadyError,
         DeadlineExceededError. What is wrong with one item is that item's result.
@@ -154,7 +156,7 @@ class Engine:
             record_decisions(name, names, cast(AttributeAnswers, classification.attributes).decisions())
             return classification
 
-        results, timing = await self._answer(served, items, "fused", timeout_s, answer)
+        results, timing = await self._answer(served, items, "fused", timeout_s, answer, may_hold_loop)
         return Reply(model=served.key.ref, results=results, timing=timing)
 
     async def embed(
@@ -167,6 +169,7 @@ class Engine:
         dimensions: int | None = None,
         space_id: str | None = None,
         timeout_s: float | None = None,
+        may_hold_loop: bool = False,
     ) -> EmbeddingReply:
         """A unit vector per item: of all it came with (`fused`, the default), or of the photo or the title alone.
 
@@ -192,7 +195,7 @@ class Engine:
                 prefix = prefix / max(float(np.linalg.norm(prefix)), 1e-12)
             return Embedding(outputs.inputs, array("f", prefix.astype(np.float32).tobytes()))
 
-        results, timing = await self._answer(served, items, kind, timeout_s, answer)
+        results, timing = await self._answer(served, items, kind, timeout_s, answer, may_hold_loop)
         return EmbeddingReply(
             model=served.key.ref,
             results=results,
@@ -252,6 +255,7 @@ class Engine:
         modality: EmbeddingModality,
         timeout_s: float | None,
         answer: Callable[[ItemOutputs], ResultT],
+        may_hold_loop: bool,
     ) -> tuple[list[ResultT | ItemError], Timing]:
         if self._closed:
             raise NotReadyError("The service is shutting down; send the request again.")
@@ -269,7 +273,7 @@ class Engine:
             outcomes = await self._fetches.answer(reader, batcher, submission, items, sources, modality=modality)
         else:
             submission = batcher.admit(len(items), timeout_s=timeout_s)
-            self._pool.start(reader, batcher, submission, items, modality=modality)
+            self._pool.start(reader, batcher, submission, items, modality=modality, may_hold_loop=may_hold_loop)
             outcomes = await submission.wait()
         results: list[ResultT | ItemError] = []
         for index, outcome in enumerate(outcomes):

@@ -21,12 +21,17 @@ _LIGHT_BYTES = 8 * 1024 * 1024
 """Any camera's JPEG, a PNG of 1.5 megapixels: up to some 50 ms. Who waits behind it hardly notices."""
 
 
+_QUICK_BYTES, _QUICK_DECODE_BYTES, _QUICK_PIXELS = 256 * 1024, 2 * 1024 * 1024, 4_000_000
+"""Encoded, in memory, and seen: a shop's photo, in some 5 ms."""
+
+
 class Weight(IntEnum):
     """What decoding a photo takes, by its header: who may wait for it."""
 
-    LIGHT = 0
-    ORDINARY = 1
-    LARGE = 2
+    QUICK = 0
+    LIGHT = 1
+    ORDINARY = 2
+    LARGE = 3
     """A process of its own."""
 
 
@@ -67,7 +72,7 @@ class PhotoDecoder:
             check_pixels(header.pixels, max_pixels)
             if self._is_refused(header):
                 raise takes_too_much()
-        weight = self._weigh(header)
+        weight = self._weigh(header, len(data))
         if weight > at_most:
             raise HeavierPhotoError(weight)
         decode = self._process.decode_photo if weight is Weight.LARGE else decode_photo
@@ -80,8 +85,12 @@ class PhotoDecoder:
         settings = self._settings
         return header.scans > settings.max_jpeg_scans or header.decode_bytes > settings.decode_process_bytes
 
-    def _weigh(self, header: PhotoHeader | None) -> Weight:
+    def _weigh(self, header: PhotoHeader | None, encoded_bytes: int) -> Weight:
         """What cannot be sized up is large."""
         if header is None or header.decode_bytes > self._settings.decode_thread_bytes or header.scans > MAX_THREAD_SCANS:
             return Weight.LARGE
-        return Weight.LIGHT if header.scans == 1 and header.decode_bytes <= _LIGHT_BYTES else Weight.ORDINARY
+        if header.scans > 1 or header.decode_bytes > _LIGHT_BYTES:
+            return Weight.ORDINARY
+        if encoded_bytes > _QUICK_BYTES or header.decode_bytes > _QUICK_DECODE_BYTES or header.pixels > _QUICK_PIXELS:
+            return Weight.LIGHT
+        return Weight.QUICK

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -65,6 +66,66 @@ async def test_what_queues_while_the_runtime_is_busy_goes_together_in_order(
     answers = await asyncio.gather(first, *waiting)
     assert [doubles(answer) for answer in answers] == [[200.0], [2.0], [4.0], [6.0], [8.0], [10.0]]
     assert doubling.batches == [[100], [1, 2, 3, 4], [5]]
+
+
+async def test_an_item_may_be_answered_in_the_callers_thread_while_the_runtime_rests(
+    batcher: Batcher, doubling: DoublingRuntime
+) -> None:
+    readers: list[threading.Thread] = []
+
+    def read(index: int) -> ItemRow:
+        readers.append(threading.current_thread())
+        return ItemRow(row_of(7 + index), ("image",))
+
+    submission = batcher.admit(1, timeout_s=None)
+    assert batcher.answer_here(submission, read)
+    assert doubles(await submission.wait()) == [14.0]
+    assert readers == [threading.current_thread()]
+    assert batcher.pending_items == 0
+    assert doubles(await send(batcher, [3]).wait()) == [6.0], "and the runtime's thread goes on"
+
+
+async def test_nothing_is_answered_in_the_callers_thread_while_the_runtime_is_busy(
+    batcher: Batcher, doubling: DoublingRuntime
+) -> None:
+    first = await occupy(batcher, doubling)
+    submission = batcher.admit(1, timeout_s=None)
+
+    def read(index: int) -> ItemRow:
+        raise AssertionError
+
+    assert not batcher.answer_here(submission, read)
+    batcher.put(submission, 0, ItemRow(row_of(1), ("image",)))
+    doubling.gate.set()
+    assert doubles(await first) + doubles(await submission.wait()) == [200.0, 2.0]
+
+
+async def test_the_runtimes_thread_waits_for_who_answers_in_its_place(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    doubling.gate.clear()
+    doubling.entered.clear()
+    ours = batcher.admit(1, timeout_s=None)
+    here = asyncio.create_task(asyncio.to_thread(batcher.answer_here, ours, lambda _: ItemRow(row_of(1), ("image",))))
+    assert await asyncio.to_thread(doubling.entered.wait, 5)
+    theirs = send(batcher, [2])
+    await asyncio.sleep(0.05)
+    assert doubling.batches == [[1]]
+    doubling.gate.set()
+    assert await here
+    assert doubles(await ours.wait()) + doubles(await theirs.wait()) == [2.0, 4.0]
+
+
+async def test_an_item_that_cannot_be_read_here_fails_alone(batcher: Batcher) -> None:
+    submission = batcher.admit(1, timeout_s=None)
+    assert batcher.answer_here(submission, lambda _: ItemFailedError("It could not be read."))
+    (outcome,) = await submission.wait()
+    assert isinstance(outcome, ItemFailedError)
+
+
+async def test_a_stopped_batcher_answers_nothing_here(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, PLAN, model="doubling", max_queue_items=8)
+    submission = batcher.admit(1, timeout_s=None)
+    await batcher.close(grace_s=0.0)
+    assert not batcher.answer_here(submission, lambda _: ItemRow(row_of(1), ("image",)))
 
 
 async def test_a_request_larger_than_a_batch_is_answered_in_its_order(batcher: Batcher, doubling: DoublingRuntime) -> None:

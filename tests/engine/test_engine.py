@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from app.engine.errors import (
     UnknownModelError,
     UnsupportedModalityError,
 )
+from app.engine.images import decode_photo
 from app.engine.items import Classification, Embedding, EmbeddingModality, Item
 from app.engine.settings import EngineSettings
 from app.metrics import DECISIONS, ITEMS
@@ -59,6 +61,29 @@ async def test_an_item_is_classified_by_all_attributes(engine: Engine) -> None:
     assert answer.agreement is not None
     assert reply.timing.decode_ms > 0
     assert reply.timing.model_ms > 0
+
+
+async def test_a_lone_item_is_answered_alike_in_the_event_loops_thread(
+    litert_settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await open_engine(dataclasses.replace(litert_settings, decode_threads=1, runtime_threads=1))
+    decoding: list[threading.Thread] = []
+
+    def decode(*args: Any, **limits: Any) -> Any:
+        decoding.append(threading.current_thread())
+        return decode_photo(*args, **limits)
+
+    monkeypatch.setattr("app.engine.photo_decoder.decode_photo", decode)
+    own = threading.current_thread()
+    there = await engine.classify([SHIRT])
+    here = await engine.classify([SHIRT], may_hold_loop=True)
+    several = await engine.classify([SHIRT, SHIRT], may_hold_loop=True)
+    camera = await engine.classify([Item(jpeg(1, height=3000, width=4000))], may_hold_loop=True)
+    assert [thread is own for thread in decoding] == [False, True, False, False, False]
+    assert here.results == there.results == several.results[:1] == several.results[1:]
+    assert isinstance(camera.results[0], Classification)
+    assert here.timing.decode_ms > 0
+    await engine.close()
 
 
 async def test_both_runtimes_classify_alike(engine: Engine, litert_settings: EngineSettings) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from app.engine.errors import ImageTooLargeError, ItemError, UndecodableImageError, UnsupportedImageTypeError
 from app.engine.images import decode_photo
@@ -97,6 +98,9 @@ def test_ordinary_photos_need_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("data", "weight"),
     [
+        pytest.param(encode(drawing(600, 800), "JPEG"), Weight.QUICK, id="shop"),
+        pytest.param(encode(drawing(600, 800), "JPEG") + bytes(300_000), Weight.LIGHT, id="many-bytes"),
+        pytest.param(encode(Image.new("RGB", (3000, 4000)), "JPEG"), Weight.LIGHT, id="many-pixels"),
         pytest.param(encode(drawing(3000, 4000), "JPEG"), Weight.LIGHT, id="camera"),
         pytest.param(encode(drawing(1080, 1440), "PNG"), Weight.LIGHT, id="screenshot"),
         pytest.param(encode(drawing(1600, 2000), "PNG"), Weight.ORDINARY, id="large-screenshot"),
