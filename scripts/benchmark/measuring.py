@@ -1,14 +1,15 @@
 """One run: environments, tuning, interleaved rounds, and what is measured once.
 
-Owns the order of measurements and the life of the contenders. All of them stay up and idle while one is asked; rounds
-are short and take turns, so that a machine that is slow for a minute is slow for everybody. Refuses to know figures' goals.
+Owns the order of measurements and the life of the contenders. All of them stay up, and stand still while another is asked;
+rounds are short and take turns, so that a machine that is slow for a minute is slow for everybody. Refuses to know figures'
+goals.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from scripts.benchmark.contenders import (
 from scripts.benchmark.figures import CEILING, Point
 from scripts.benchmark.load import Load, ask_once, closed_loop, open_loop, percentile
 from scripts.benchmark.outcome import Outcome, Plan, Section
-from scripts.benchmark.processes import cpu_seconds, process_tree, proportional_mib, resident_mib
+from scripts.benchmark.processes import cpu_seconds, paused, process_tree, proportional_mib, resident_mib
 from scripts.benchmark.samples import Request
 from scripts.benchmark.server import Server, ServerError
 from scripts.benchmark.tuning import FAULTS, in_words, prepare, started
@@ -114,12 +115,14 @@ class Run:
             for name, running in self._running.items():
                 self.outcome.memory_mib[name] = sum(proportional_mib(stat.pid) for stat in process_tree(running.server.pid))
             self._finish("rounds")
-        if SERVICE in self._running and self._is_due("open-loop"):
-            self._open_loops()
-            self._finish("open-loop")
-        if SERVICE in self._running and self._is_due("memory"):
-            self._measure_memory()
-            self._finish("memory")
+        if SERVICE in self._running:
+            with self._alone(self._running[SERVICE]):
+                if self._is_due("open-loop"):
+                    self._open_loops()
+                    self._finish("open-loop")
+                if self._is_due("memory"):
+                    self._measure_memory()
+                    self._finish("memory")
 
     # --- before the rounds -----------------------------------------------------------------------------------------
 
@@ -151,20 +154,30 @@ class Run:
 
     def _round(self, number: int) -> None:
         seconds = self.plan.seconds
-        self._ceiling_point("batch", number, self._ceiling.run(seconds, batch_items=self._ceiling.batch_items))
-        self._ceiling_point("single", number, self._ceiling.run(seconds / 2, batch_items=1, processes=1))
+        with self._alone(None):
+            self._ceiling_point("batch", number, self._ceiling.run(seconds, batch_items=self._ceiling.batch_items))
+            self._ceiling_point("single", number, self._ceiling.run(seconds / 2, batch_items=1, processes=1))
         names = list(self._running)
         # Another one begins each round.
         for name in names[number % len(names) :] + names[: number % len(names)] if names else []:
-            running = self._running[name]
-            for concurrency in self.plan.concurrencies:
-                if name in self._running:  # until it dies
-                    self._point(running, "json", running.requests, number, concurrency)
-            if name == SERVICE and name in self._running:
-                self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
-            if name == SERVICE and name in self._running:
-                self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
+            with self._alone(self._running[name]):
+                self._turn(name, self._running[name], number)
         self.say(f"round {number + 1} of {self.plan.rounds} done")
+
+    @contextlib.contextmanager
+    def _alone(self, running: _Running | None) -> Iterator[None]:
+        """All servers but this one stand still."""
+        with paused([other.server.pid for other in self._running.values() if other is not running]):
+            yield
+
+    def _turn(self, name: str, running: _Running, number: int) -> None:
+        for concurrency in self.plan.concurrencies:
+            if name in self._running:  # until it dies
+                self._point(running, "json", running.requests, number, concurrency)
+        if name == SERVICE and name in self._running:
+            self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
+        if name == SERVICE and name in self._running:
+            self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
 
     def _ceiling_point(self, kind: str, number: int, run: CeilingRun) -> None:
         point = Point(

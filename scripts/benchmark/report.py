@@ -91,8 +91,8 @@ def growth_table(points: Points) -> str:
         rate, cost = (points.spread(name, "json", None, value) for value in (_rate, _cost))
         rows.append([name, _range(rate, 0), _range(cost, 2)])
     note = (
-        "Each on a server of its own, one after the other; in the rounds above all servers are up, and those that rest take "
-        "memory, caches and a little of the cores."
+        "Each on a server of its own, one after the other; in the rounds above all servers are up, and those that rest stand "
+        "still, but hold their memory."
     )
     return f"{table(['what', 'items/s (least - most)', 'core-ms/item (least - most)'], rows)}\n{note}" if rows else ""
 

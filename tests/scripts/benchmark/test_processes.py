@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from scripts.benchmark.processes import cpu_seconds, parse_stat, process_tree, proportional_mib, resident_mib
+from scripts.benchmark.processes import cpu_seconds, parse_stat, paused, process_tree, proportional_mib, resident_mib
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux' /proc, as the command does")
 
@@ -54,3 +56,28 @@ def test_memory_is_read_in_mib() -> None:
     assert 0 < proportional_mib(os.getpid()) <= resident_mib(os.getpid()) * 1.1
     del block
     assert resident_mib(2**22 + 1) == 0.0
+
+
+_SPIN = """
+import subprocess, sys
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+while True:
+    pass
+"""
+
+
+def test_what_is_paused_stands_still_with_all_that_it_started_and_goes_on_afterwards() -> None:
+    with subprocess.Popen([sys.executable, "-c", _SPIN, _SPIN], start_new_session=True) as spinning:
+        try:
+            while len(process_tree(spinning.pid)) < 2 or cpu_seconds(spinning.pid) < 0.1:
+                time.sleep(0.01)
+            with paused([spinning.pid]):
+                time.sleep(0.05)
+                before_s = cpu_seconds(spinning.pid)
+                time.sleep(0.3)
+                assert cpu_seconds(spinning.pid) == before_s
+            while cpu_seconds(spinning.pid) < before_s + 0.1:
+                time.sleep(0.01)
+        finally:
+            os.killpg(spinning.pid, signal.SIGKILL)
