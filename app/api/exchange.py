@@ -66,7 +66,7 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
     del body
     context.items = len(batch.items)
     async with AbandonedOnDisconnect(request.scope, request.receive):
-        return await _answer_batch(batch, engine, operation, context, timeout_s, is_alone=is_alone(request.scope))
+        return await _answer_batch(batch, engine, operation, context, timeout_s, may_hold_loop=is_alone(request.scope))
 
 
 async def _answer_batch(
@@ -76,7 +76,7 @@ async def _answer_batch(
     context: RequestContext,
     timeout_s: float,
     *,
-    is_alone: bool,
+    may_hold_loop: bool,
 ) -> Response:
     is_single = len(batch.items) == 1
     _charge(context, len(batch.items))
@@ -84,7 +84,7 @@ async def _answer_batch(
     if remaining_s <= 0:
         raise DeadlineExceededError("The deadline passed while the body was read; allow more time.")
     valid = [received.item for received in batch.items if received.item is not None]
-    reply = await operation.run(engine, valid, batch.options, remaining_s, may_hold_loop=is_alone)
+    reply = await operation.run(engine, valid, batch.options, remaining_s, may_hold_loop=may_hold_loop)
     context.model = reply.model.name
     context.timing = reply.timing
     answers = iter(reply.results)
