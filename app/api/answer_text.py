@@ -7,6 +7,7 @@ batch at once. A test holds the two together. Refuses to know what the answers m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -14,11 +15,22 @@ from app.api.answers import render_agreement, render_attributes
 from app.engine.answer_table import AttributeAnswers
 from app.engine.answer_writer import AnswerWriter
 from app.engine.items import AttributeAnswer, Classification, Decision
+from app.errors import ProblemError
 
 
 def merge_objects(*objects: bytes) -> bytes:
     """One JSON object of several that are not empty and have no name in common."""
     return b"{%b}" % b",".join([text[1:-1] for text in objects])
+
+
+def write_result(index: int, item_id: str | None, outcome: bytes | ProblemError) -> bytes:
+    """An entry of `results`, or a line of a bulk answer. `outcome`: a JSON object of what the item is, or its problem."""
+    result: dict[str, Any] = {"index": index}
+    if item_id is not None:
+        result["id"] = item_id
+    if isinstance(outcome, ProblemError):
+        return to_json(result | {"status": "error", "error": outcome.document()})
+    return merge_objects(to_json(result | {"status": "ok"}), outcome)
 
 
 def write_classification(answer: Classification) -> bytes:

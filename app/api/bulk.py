@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.answer_text import merge_objects
+from app.api.answer_text import merge_objects, write_result
 from app.api.deps import Engine
 from app.api.items import ReceivedItem, item_problem, receive_item
 from app.api.json_body import parse_json
@@ -191,17 +191,14 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         scope: Scope,
         send: Send,
     ) -> None:
-        line: dict[str, Any] = {"index": index}
-        if item_id is not None:
-            line["id"] = item_id
-        if reply is not None and problem is None:
-            answer: Any = reply.results[0]
-            head = to_json(line | {"status": "ok"} | self.operation.head(reply))
-            text = merge_objects(head, self.operation.result(answer, self.options))
+        said: bytes | ProblemError
+        if problem is not None:
+            said = problem
         else:
-            assert problem is not None  # noqa: S101  (a line without an answer has one)
-            text = to_json(line | {"status": "error", "error": problem.document()})
-        await self._send(text + b"\n", context, scope, send, more=True)
+            assert reply is not None  # noqa: S101  (a line without a problem has an answer)
+            answer: Any = reply.results[0]
+            said = merge_objects(to_json(self.operation.head(reply)), self.operation.result(answer, self.options))
+        await self._send(write_result(index, item_id, said) + b"\n", context, scope, send, more=True)
 
     async def _send(self, body: bytes, context: RequestContext, scope: Scope, send: Send, *, more: bool) -> None:
         try:

@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from app.api.answer_text import merge_objects
+from app.api.answer_text import merge_objects, write_result
 from app.api.body import AbandonedOnDisconnect, Pace, has_come, is_alone, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
@@ -95,7 +95,8 @@ async def _answer_batch(
             outcome = item_problem(outcome, received)
         if is_single and isinstance(outcome, ProblemError):
             raise outcome
-        results.append(_write_result(index, received.id, outcome, operation, batch.options))
+        said = outcome if isinstance(outcome, ProblemError) else operation.result(outcome, batch.options)
+        results.append(write_result(index, received.id, said))
     text = merge_objects(to_json(operation.head(reply)), b'{"results":[%b]}' % b",".join(results))
     return Response(text, media_type="application/json")
 
@@ -108,22 +109,6 @@ def _charge(context: RequestContext, items: int) -> None:
     if items > quota.items_per_minute or (wait_s := quota.take(items - 1)):
         # The next attempt will count as one again before its items do.
         raise quota_problem(quota.items_per_minute, 0.0 if items > quota.items_per_minute else wait_s + quota.interval_s, items)
-
-
-def _write_result(
-    index: int,
-    item_id: str | None,
-    outcome: AnswerT | ProblemError,
-    operation: Operation[OptionsT, AnswerT],
-    options: OptionsT,
-) -> bytes:
-    """One entry of `results`."""
-    result: dict[str, Any] = {"index": index}
-    if item_id is not None:
-        result["id"] = item_id
-    if isinstance(outcome, ProblemError):
-        return to_json(result | {"status": "error", "error": outcome.document()})
-    return merge_objects(to_json(result | {"status": "ok"}), operation.result(outcome, options))
 
 
 def requested_timeout_s(context: RequestContext, settings: Settings) -> float:

@@ -19,7 +19,7 @@ from app.engine.decisions import ABSTAIN, NOT_APPLICABLE, DecisionTable
 from app.engine.items import Agreement, Candidate, Classification, Conflict, Modality, Pattern
 from app.engine.label_layout import Floats, LabelLayout
 from app.engine.ranking import best, ranking
-from app.engine.scores import OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
+from app.engine.scores import NO_LABEL, OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
 
 __all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features"]
 
@@ -55,7 +55,7 @@ class Answerer:
         self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self.table = ScoreTable(self.layout, self._temperature)
-        self._decisions = DecisionTable(calibration, self.attributes, [self._row[name] for name in self.layout.answered_levels])
+        self._decisions = DecisionTable(calibration, self.attributes, self.layout.level_rows)
 
     @property
     def kind_attribute(self) -> str:
@@ -183,7 +183,7 @@ class Answerer:
                 rows = self.table.levels.conditional[places]
                 confidences, confidence = confidences.copy(), confidence.copy()
                 decisions[items, rows] = NOT_APPLICABLE
-                confidences[items, rows] = -1.0
+                confidences[items, rows] = NO_LABEL
                 confidence[items, rows] = np.minimum(ranked.outside[items, places], 1.0)
         table = scores.worked_out[key] = AnswerTable(self.layout, ranked.labels, confidences, decisions, confidence)
         return table

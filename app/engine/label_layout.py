@@ -57,6 +57,8 @@ class LabelLayout:
         }
         self.answered_levels: tuple[str, ...] = tuple(name for name in self.hierarchy if name in self.layouts)
         """From coarse to fine."""
+        self.level_rows: list[int] = [self.attributes.index(name) for name in self.answered_levels]
+        """Their places among the attributes."""
         # For every level but the finest: the label of each of its child's labels.
         self.parent_label: dict[str, dict[str, str]] = {
             child: {path[level + 1]: path[level] for path in self.hierarchy_paths}

@@ -30,7 +30,7 @@ class Levels:
         names = layout.answered_levels
         labels_of = [layout.layouts[name].labels for name in names]
         finest = layout.layouts[names[-1]]
-        self.rows = np.array([layout.attributes.index(name) for name in names])
+        self.rows = np.array(layout.level_rows)
         self.paths = slice(finest.offset, finest.offset + finest.size)
         label_of_path = layout.label_of_path()
         self.parent = np.zeros_like(label_of_path)

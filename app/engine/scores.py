@@ -52,7 +52,7 @@ class ScoreTable:
     def __init__(self, layout: LabelLayout, temperature: Temperatures) -> None:
         attributes = [layout.layouts[name] for name in layout.attributes]
         label_of_path = layout.label_of_path()
-        level_rows = [layout.attributes.index(name) for name in layout.answered_levels]
+        level_rows = layout.level_rows
         summed: dict[int, Indices] = {}
         """By row, of the levels whose labels are sums: the paths, those of one label side by side."""
         for row, labels in zip(level_rows, label_of_path.T, strict=True):

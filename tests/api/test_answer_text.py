@@ -21,7 +21,7 @@ from app.engine.answer_table import AnswerTable, AttributeAnswers
 from app.engine.answers import Answerer
 from app.engine.decisions import ACCEPT
 from app.engine.items import Classification
-from tests.engine.drawn_outputs import CALIBRATION, LABELS, calibrated, classify, logits_for, outputs_of
+from tests.engine.drawn_outputs import CALIBRATION, LABELS, any_batch, batch_of, calibrated, classify, logits_for, outputs_of
 
 ANSWERER = calibrated()
 NAMES = tuple(LABELS["attributes"])
@@ -38,8 +38,7 @@ def answers_to(
     image_in_domain: float = 5.0,
 ) -> list[Classification]:
     """Of logits float32[B, 3, L]: by photo and title, by the photo, by the title."""
-    items = [outputs_of(row[0], image=row[1], text=row[2], cosine=0.5, image_in_domain=image_in_domain) for row in logits]
-    outputs = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    outputs = batch_of(logits, image_in_domain=image_in_domain)
     scores = ANSWERER.score(outputs)
     asked: dict[str, Any] = {
         "image_present": photo,
@@ -48,14 +47,7 @@ def answers_to(
         "top_k": top_k,
         "precision": precision,
     }
-    return [ANSWERER.answer(outputs, scores, position, **asked) for position in range(len(items))]
-
-
-any_batch = st.integers(1, 4).flatmap(
-    lambda count: st.lists(st.floats(-12, 12, width=32), min_size=count * 30, max_size=count * 30).map(
-        lambda values: np.array(values, np.float32).reshape(count, 3, 10)
-    )
-)
+    return [ANSWERER.answer(outputs, scores, position, **asked) for position in range(len(logits))]
 
 
 @given(

@@ -86,6 +86,12 @@ def outputs_of(
     }
 
 
+def batch_of(logits: NDArray[np.float32], *, image_in_domain: float = 5.0) -> dict[str, NDArray[np.float32]]:
+    """Outputs of B items from float32[B, 3, L]: by photo and title, by the photo, by the title."""
+    items = [outputs_of(row[0], image=row[1], text=row[2], cosine=0.5, image_in_domain=image_in_domain) for row in logits]
+    return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+
 def calibrated(**changes: Any) -> Answerer:
     calibration = deepcopy(CALIBRATION) | changes
     Labels.model_validate_json(json.dumps(LABELS))
@@ -109,3 +115,9 @@ def classify(
 
 
 any_logits = st.lists(st.floats(-12, 12, width=32), min_size=10, max_size=10).map(lambda v: np.array(v, np.float32))
+any_batch = st.integers(1, 5).flatmap(
+    lambda count: st.lists(st.floats(-12, 12, width=32), min_size=count * 30, max_size=count * 30).map(
+        lambda values: np.array(values, np.float32).reshape(count, 3, 10)
+    )
+)
+"""float32[B, 3, 10], of up to five items."""

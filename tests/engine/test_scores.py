@@ -11,7 +11,7 @@ from app.engine.answers import Answerer
 from app.engine.items import Pattern
 from app.engine.ranking import best, ranking
 from app.engine.scores import PATTERNS
-from tests.engine.drawn_outputs import CALIBRATION, LABELS, LEVELS, calibrated, logits_for, outputs_of
+from tests.engine.drawn_outputs import CALIBRATION, LABELS, LEVELS, any_batch, batch_of, calibrated, logits_for
 
 TEMPERATURES = {"masterCategory": 0.7, "subCategory": 1.3, "articleType": 2.0, "gender": 0.5}
 ANSWERER = calibrated(
@@ -19,19 +19,6 @@ ANSWERER = calibrated(
         "both": {"temperature": TEMPERATURES, "thresholds": {}},
         "image": {"temperature": {"gender": 3.0}, "thresholds": {}},
     }
-)
-
-
-def batch_of(logits: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Outputs of B items from float32[B, 3, L]."""
-    items = [outputs_of(row[0], image=row[1], text=row[2], cosine=0.5) for row in logits]
-    return {name: np.stack([item[name] for item in items]) for name in items[0]}
-
-
-any_batch = st.integers(1, 5).flatmap(
-    lambda count: st.lists(st.floats(-12, 12, width=32), min_size=count * 30, max_size=count * 30).map(
-        lambda values: np.array(values, np.float32).reshape(count, 3, 10)
-    )
 )
 
 
