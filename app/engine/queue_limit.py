@@ -11,7 +11,10 @@ _WINDOW_S = 0.1
 _WINDOW_ITEMS = 8
 """A window lasts long enough for so many items, since what happens to fewer is chance."""
 _EXCESS = 1.5
-_WINDOWS_TO_BEGIN = 3
+"""What is offered in a window of overload, by what is answered in it."""
+_DEBT = 1.5
+"""What such windows in a row leave behind, by what is answered in one: two at twice the load, three at half as much again. Two
+at least, as a burst fills one alone."""
 _WINDOWS_TO_END = 10
 _LEAST_EAGERNESS, _MOST_EAGERNESS, _STEP = 1.05, 100.0, 1.2
 _MOST_IN_VAIN = 0.1
@@ -21,10 +24,10 @@ _MOST_IN_VAIN = 0.1
 class QueueLimit:
     """`max_items`, and in overload what takes `short_s` (or `least_items`, if these take longer).
 
-    Overload begins when in three windows on end half as much again was offered as was answered while the queue was longer than
-    that, or when the queue has been full. It ends when nothing had to be refused in ten windows. A window is a tenth of a
-    second, or the time of eight items. Clients that wait for their answer before they send again, however many, offer no more
-    than is answered: they are not taken for overload.
+    Overload begins when in windows on end (three, or two at twice the load) half as much again was offered as was answered
+    while the queue was longer than that, or when the queue has been full. It ends when nothing had to be refused in ten
+    windows. A window is a tenth of a second, or the time of eight items. Clients that wait for their answer before they send
+    again, however many, offer no more than is answered: they are not taken for overload.
 
     Times are seconds of one monotonic clock; `queued` counts what is admitted and not settled. Not thread-safe.
     """
@@ -40,6 +43,7 @@ class QueueLimit:
         self._let_in_s = self._places = 0.0
         self._eagerness = _LEAST_EAGERNESS
         self._excessive = self._quiet = 0
+        self._debt = 0.0
 
     def has_room(self, items: int, *, queued: int, seconds_per_item: float) -> bool:
         """Whether `items` more may be queued. In overload it is what waits before them that counts, not how many they are."""
@@ -98,8 +102,9 @@ class QueueLimit:
             self._eagerness = min(_MOST_EAGERNESS, self._eagerness * _STEP)
         is_excessive = is_long and self._offered > _EXCESS * self._answered and not silent
         self._excessive = self._excessive + 1 if is_excessive else 0
+        self._debt = self._debt + self._offered / max(1, self._answered) - 1 if is_excessive else 0.0
         self._quiet = (0 if self._refused else self._quiet + 1) + silent
-        if self._excessive >= _WINDOWS_TO_BEGIN or (self._was_full and silent < _WINDOWS_TO_END):
+        if (self._excessive > 1 and self._debt >= _DEBT) or (self._was_full and silent < _WINDOWS_TO_END):
             self.is_overloaded = True
         elif self._quiet >= _WINDOWS_TO_END:
             self.is_overloaded = False
