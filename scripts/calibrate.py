@@ -24,6 +24,9 @@ from scripts.statistics import logistic_regression, shows_proportion
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 CONFIDENCE_LEVEL = 0.95
+# Of the doubt that this leaves, what is spent on a search from half of the rows on (`accept_thresholds`); the rest is for one
+# from the surest on.
+_DOUBT_AT_HALF = 0.04
 # Of the validation rows at most 1 % may abstain; half of that leaves room for the test rows to differ.
 ABSTAINING_SHARE = 0.005
 MIN_ROWS_FAMILIARITY = 40
@@ -183,10 +186,11 @@ def fit_temperature(layout: LabelLayout, logits: NDArray[Any], attribute: str, t
 def accept_thresholds(confidence: NDArray[Any], right: NDArray[np.bool_]) -> list[list[float]]:
     """Pairs (precision, least confidence), as far as the data show them with 95 % confidence.
 
-    Fixed-sequence testing (Angelopoulos et al. 2021, "Learn then Test", arXiv:2110.01052): from the surest answers
-    down, a cut is kept while the exact binomial bound on its precision holds; the first failure ends the sequence, so
-    looking at many cuts does not spend the confidence. Serving accepts every answer that is at least as sure, so a cut
-    never parts answers of one confidence.
+    Fixed-sequence testing from several starts (Angelopoulos et al. 2021, "Learn then Test", arXiv:2110.01052): from the
+    surest answers down, and from half of the rows down, a cut is kept while the exact binomial bound on its precision holds;
+    the first failure ends the sequence, so looking at many cuts does not spend the confidence, and the two sequences share
+    it. Among the surest a single wrong label ends a sequence, half of the rows can bear a few. Serving accepts every answer
+    that is at least as sure, so a cut never parts answers of one confidence.
     """
     # Six decimals, downwards: what differs by less is noise between machines.
     confidence = np.floor(np.asarray(confidence, np.float64) * 1e6) / 1e6
@@ -195,23 +199,37 @@ def accept_thresholds(confidence: NDArray[Any], right: NDArray[np.bool_]) -> lis
     total = len(order)
     pairs = []
     for precision in PRECISIONS:
-        # The fewest faultless answers that can show this precision at all; cuts above it could only fail.
-        fewest = int(np.ceil(np.log(1 - CONFIDENCE_LEVEL) / np.log(precision)))
-        if total < fewest:
-            break
-        # A start with room for a stray error, then steps of 2 % of the rows.
-        start = min(total, int(fewest * 1.6) + 1)
-        cuts = [*range(start, total + 1, max(1, total // 50)), total]
-        as_sure = sorted_confidence[np.array(cuts) - 1]
-        cuts = np.unique(np.searchsorted(-sorted_confidence, -as_sure, side="right")).tolist()
         kept = None
-        for cut in cuts:
-            if not shows_proportion(int(hits[cut - 1]), cut, precision, CONFIDENCE_LEVEL):
-                break
-            kept = float(sorted_confidence[cut - 1])
+        for start, doubt in _starts(total, precision):
+            # Steps of 2 % of the rows.
+            cuts = [*range(start, total + 1, max(1, total // 50)), total]
+            as_sure = sorted_confidence[np.array(cuts) - 1]
+            for cut in np.unique(np.searchsorted(-sorted_confidence, -as_sure, side="right")).tolist():
+                if not shows_proportion(int(hits[cut - 1]), cut, precision, 1 - doubt):
+                    break
+                kept = min(float(sorted_confidence[cut - 1]), 1.0 if kept is None else kept)
         if kept is not None:
             pairs.append([precision, kept])
     return pairs
+
+
+def _starts(total: int, precision: float) -> list[tuple[int, float]]:
+    """Where sequences of cuts through `total` rows begin, and the doubt that each may leave. It depends on nothing else, so it
+    spends no confidence."""
+
+    def fewest(doubt: float) -> int:
+        """Faultless answers that can show this precision at all; cuts above that could only fail."""
+        return int(np.ceil(np.log(doubt) / np.log(precision)))
+
+    doubt = 1 - CONFIDENCE_LEVEL
+    starts = []
+    if total // 2 >= fewest(_DOUBT_AT_HALF):
+        starts.append((total // 2, _DOUBT_AT_HALF))
+        doubt -= _DOUBT_AT_HALF
+    if total >= fewest(doubt):
+        # With room for a stray error.
+        starts.append((min(total, int(fewest(doubt) * 1.6) + 1), doubt))
+    return starts
 
 
 def familiarity_limit(logits: NDArray[Any]) -> float | None:

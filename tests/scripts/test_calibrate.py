@@ -64,6 +64,23 @@ def test_few_rows_show_only_as_much_as_they_can(rows: int, reached: float | None
     assert (pairs[-1][0] if pairs else None) == reached
 
 
+def test_wrong_labels_among_the_surest_do_not_end_the_search() -> None:
+    """Two in the first two hundred are no sign that a model is wrong twice as often as it may be; the next 1,800 show it."""
+    confidence, right = np.linspace(0.999, 0.6, 2000), np.ones(2000, bool)
+    right[[40, 90, 150, 200, 230]] = False
+    pairs = accept_thresholds(confidence, right)
+    assert [least for precision, least in pairs if precision == 0.98] == [pytest.approx(0.6, abs=1e-5)]
+    assert 0.999 not in [precision for precision, _ in pairs]
+
+
+def test_what_only_the_surest_show_is_found_too() -> None:
+    rng = np.random.default_rng(3)
+    confidence = np.linspace(0.999, 0.2, 2000)
+    right = np.where(np.arange(2000) < 500, True, rng.random(2000) < 0.5)
+    (threshold,) = [least for precision, least in accept_thresholds(confidence, right) if precision == 0.98]
+    assert 0.75 < threshold < 0.85
+
+
 def test_answers_that_are_wrong_are_never_accepted() -> None:
     rng = np.random.default_rng(2)
     assert accept_thresholds(rng.random(3000), np.zeros(3000, bool)) == []
