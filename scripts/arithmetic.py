@@ -1,8 +1,8 @@
 """Half the bits for the multiplications of training, where the processor gains by it.
 
-Owns switching TensorFlow's graph rewriter on and off. With it, convolutions and matrix products inside a `tf.function` are
-done in bfloat16 by oneDNN, the rest in float32: a fit of the fashion network is 1.5 times as fast on two cores with
-AVX-512 BF16. Refuses to touch serving and calibration, which see float32 throughout.
+Owns which layers multiply in what, and switching TensorFlow's graph rewriter on and off. With it, convolutions and matrix
+products inside a `tf.function` are done in bfloat16 by oneDNN, the rest in float32: a fit of the fashion network is 1.5 times
+as fast on two cores with AVX-512 BF16. Refuses to touch serving and calibration, which see float32 throughout.
 """
 
 from __future__ import annotations
@@ -31,6 +31,27 @@ def bfloat16_products(wanted: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> It
         yield True
     finally:
         tf.config.optimizer.set_experimental_options({option: False})
+
+
+def convolution_dtype(wanted: bool) -> str:
+    """The Keras dtype policy for the convolutions of a network that is trained here: `mixed_bfloat16` where JAX has an
+    accelerator, float32 elsewhere (on CPUs with TensorFlow the graph rewriter does it)."""
+    if not wanted or keras.backend.backend() != "jax":
+        return "float32"
+    import jax
+
+    return "mixed_bfloat16" if jax.default_backend() != "cpu" else "float32"
+
+
+@contextmanager
+def layers_in(dtype: str) -> Iterator[None]:
+    """Keras layers made inside have this dtype policy."""
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(kept)
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -95,6 +95,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._swapped_title_share = swapped_title_share
         self._handheld_photo_share = handheld_photo_share
         self._taught = taught
+        self._made: list[tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]] = []
         self._swapped = np.zeros(len(rows.titles), np.float32)
         self._gibberish = np.zeros(len(rows.titles), np.float32)
         self._tokens = np.zeros((len(rows.titles), 1), np.int32)
@@ -107,22 +108,45 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return steps_per_epoch(len(self._order), self._batch_size)
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        chosen = self._chosen(batch)
+        changed, pixels, outlier = self._made[batch] if self._made else self._make(batch)
+        photos = np.array(self._rows.photos[chosen])
+        photos[changed] = pixels
+        photo_present = self._rows.photo_present[chosen]
+        return self._items(chosen, image=photos, image_present=photo_present, image_familiar=~outlier)
+
+    def make_photos(self) -> None:
+        """Draw now what else is drawn with each batch: a process that prepares epochs for another one does so."""
+        self._made = [self._make(batch) for batch in range(len(self))]
+
+    def _make(self, batch: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Which photos of the batch are not the rows' own bool[B], those uint8[K, H, W, 3], and the outliers bool[B]."""
         rows, generator = self._rows, np.random.default_rng([int(self._order[0]), batch, len(self._order)])
         chosen = self._chosen(batch)
         photos = np.array(rows.photos[chosen])
+        changed = np.zeros(len(chosen), bool)
         for slot, row in enumerate(chosen):
             extra = rows.extra_of_row.get(int(row))
             if extra is not None and generator.random() < EXTRA_PHOTO_SHARE:
-                photos[slot] = rows.extra_photos[extra]
+                photos[slot], changed[slot] = rows.extra_photos[extra], True
         photo_present = rows.photo_present[chosen]
         outlier = (generator.random(len(chosen)) < OUTLIER_SHARE) & photo_present
         height, width = photos.shape[1:3]
         if self._handheld_photo_share:
-            for slot in np.flatnonzero((generator.random(len(chosen)) < self._handheld_photo_share) & photo_present).tolist():
-                photos[slot] = handheld_photo(generator, photos[slot])
+            handheld = (generator.random(len(chosen)) < self._handheld_photo_share) & photo_present
+            for slot in np.flatnonzero(handheld).tolist():
+                photos[slot], changed[slot] = handheld_photo(generator, photos[slot]), True
         for slot in np.flatnonzero(outlier).tolist():
-            photos[slot] = outlier_photo(generator, height, width, photos[slot], strokes=self._strokes)
-        return self._items(chosen, image=photos, image_present=photo_present, image_familiar=~outlier)
+            photos[slot], changed[slot] = outlier_photo(generator, height, width, photos[slot], strokes=self._strokes), True
+        return changed, photos[changed], outlier
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the rows and what teachers said of them, which the receiving process has: see `attach`."""
+        return self.__dict__ | {"_rows": None, "_taught": None}
+
+    def attach(self, rows: Rows, taught: NDArray[np.float16] | None) -> None:
+        """Give back what a journey from another process has left out."""
+        self._rows, self._taught = rows, taught
 
     def _chosen(self, batch: int) -> NDArray[np.int64]:
         """The rows of a batch."""

@@ -17,7 +17,8 @@ import numpy as np
 
 
 def save_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[keras.Optimizer], state: dict[str, Any]) -> None:
-    """Write all variables and `state` (JSON) to `path`, or leave the old file as it was."""
+    """Write all variables and `state` (JSON) to `path`, or leave the old file as it was. A model may say which of its variables
+    are kept (`Recogniser.kept_variables`)."""
     arrays = {f"v{i:04d}": np.asarray(v) for i, v in enumerate(_variables(model, optimizers))}
     arrays["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     temporary = path.with_suffix(".partial.npz")
@@ -53,4 +54,4 @@ def restore_checkpoint(path: Path, model: keras.Model, optimizers: Sequence[kera
 
 def _variables(model: keras.Model, optimizers: Sequence[keras.Optimizer]) -> list[Any]:
     of_optimizers = [variable for optimizer in optimizers for variable in optimizer.variables]
-    return [*(v for v in model.variables if "metric" not in v.path), *of_optimizers]
+    return [*getattr(model, "kept_variables", model.variables), *of_optimizers]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.config_reading import ConfigError, read_dataclass
-from scripts.config_schema import CatalogueConfig, NetworkConfig, PhotoSource, RunConfig, TrainingConfig
+from scripts.config_schema import CatalogueConfig, NetworkConfig, PhotoSource, RunConfig, TeachersConfig, TrainingConfig
 
 __all__ = [
     "CatalogueConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "NetworkConfig",
     "PhotoSource",
     "RunConfig",
+    "TeachersConfig",
     "TrainingConfig",
     "add_config_flags",
     "config_from_arguments",
@@ -199,7 +200,9 @@ def _preset(name: str) -> RunConfig:
         close = get_close_matches(name, known, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"there is no preset {name!r}; there are {', '.join(known)}.{meant}")
-    return read_dataclass(RunConfig, {"name": name} | _read_toml(_PRESETS / f"{name}.toml"), source=f"preset {name}")
+    values = _read_toml(_PRESETS / f"{name}.toml")
+    base = _preset(values.pop("preset")) if "preset" in values else None  # its catalogue too
+    return read_dataclass(RunConfig, {"name": name} | values, source=f"preset {name}", base=base)
 
 
 def _located(config: RunConfig, *, data: Path | None, folder: Path) -> RunConfig:
@@ -256,8 +259,9 @@ def _check(config: RunConfig, source: str) -> None:
         raise ConfigError(f"{source}: network.image_height and image_width must both be 0 (no image branch) or neither")
     if not network.image_height and not network.max_tokens:
         raise ConfigError(f"{source}: the network has neither an image branch (image_height) nor a text branch (max_tokens)")
-    if len(network.widths) != len(network.depths) or not network.widths:
-        raise ConfigError(f"{source}: network.widths and network.depths must have one entry per stage each")
+    for table, sizes in (("network", network), ("teachers", config.teachers)):
+        if len(sizes.widths) != len(sizes.depths) or not sizes.widths:
+            raise ConfigError(f"{source}: {table}.widths and {table}.depths must have one entry per stage each")
     rising = all(a < b for a, b in zip(network.dimensions, network.dimensions[1:], strict=False))
     if not rising or network.dimensions[-1:] != (network.embedding_width,):
         raise ConfigError(f"{source}: network.dimensions must rise and end with embedding_width ({network.embedding_width})")

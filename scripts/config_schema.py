@@ -71,8 +71,9 @@ class NetworkConfig:
 
     image_height: Annotated[int, Between(0, 512)] = 80
     image_width: Annotated[int, Between(0, 512)] = 60
-    stem: Literal["small", "stride4"] = "stride4"
-    """`small` keeps the full resolution in the first stage (28x28 digits); `stride4` starts at a quarter."""
+    stem: Literal["small", "stride2", "stride4"] = "stride4"
+    """`small` keeps the full resolution in the first stage (28x28 digits); `stride2` halves it, `stride4` starts at a
+    quarter."""
     widths: Annotated[tuple[int, ...], Between(1, 4096)] = (64, 128, 256)
     depths: Annotated[tuple[int, ...], Between(1, 64)] = (2, 2, 2)
     photo_heads_width: Annotated[int, Between(0, 8192)] = 0
@@ -117,7 +118,8 @@ class TrainingConfig:
     """Epochs of a last round with photos of full size, none of which is mixed with another's, at a fifth of the learning rate.
     What mixing blurs (a colour, a pattern) is learned then."""
     bfloat16: bool = True
-    """Multiply in bfloat16 while fitting, where the CPU can (TensorFlow only); weights and sums stay in float32."""
+    """Multiply in bfloat16 while fitting, where the CPU (TensorFlow) or the accelerator (JAX) can; weights and sums stay in
+    float32."""
     progressive_resizing: bool = True
     """Early epochs see smaller photos: 0.6 of the side at first, full size for the last 40 % of the epochs."""
     title_changes: Annotated[float, Between(0, 1)] = 0.6
@@ -140,6 +142,25 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TeachersConfig:
+    """Larger networks that read photos alone. They are trained first and never served: in every step the network learns from
+    what they say of the same changed photos (`scripts.photo_teachers`). Work for an accelerator."""
+
+    count: Annotated[int, Between(0, 100)] = 0
+    """0 means none. Several are asked for the mean of their answers."""
+    epochs: Annotated[int, Between(1, 10_000)] = 60
+    stem: Literal["small", "stride2", "stride4"] = "stride2"
+    widths: Annotated[tuple[int, ...], Between(1, 4096)] = (64, 128, 256, 512)
+    depths: Annotated[tuple[int, ...], Between(1, 64)] = (2, 2, 3, 2)
+    dropout: Annotated[float, Between(0, 0.9)] = 0.2
+    batch_size: Annotated[int, Between(1, 65_536)] = 512
+    mixed_photo_share: Annotated[float, Between(0, 1)] = 0.6
+    """A teacher that knows its training photos by heart says of them what their labels say, and teaches nothing more."""
+    taught_share: Annotated[float, Between(0, 1)] = 0.7
+    """How much of the photo's loss is the teachers' answer; the rest is the label's."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """A whole run: `name` becomes the model's name under `models/`."""
 
@@ -147,5 +168,6 @@ class RunConfig:
     catalogue: CatalogueConfig
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    teachers: TeachersConfig = field(default_factory=TeachersConfig)
     description: str = ""
     """What it is, its command, its time on two cores, the score to expect; shown by `--help` and in the model card."""

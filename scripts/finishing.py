@@ -23,6 +23,8 @@ from scripts.losses import Recogniser
 from scripts.network import without_photo_branch
 from scripts.outliers import outlier_photo
 
+BATCH_SIZE = 128
+"""At most. Epochs on an accelerator have larger batches; a pass over kept results is short of steps, not of time."""
 VIEWS = 4
 """Different changes of every photo. With one, the heads would learn the training photos' own results by heart."""
 FEATURE_DROPOUT = 0.4
@@ -56,7 +58,8 @@ def finish(
     rest = Recogniser(without_photo_branch(model.network), model.space, network, features_only)
     rest.log_scale.assign(model.log_scale)
     rest.offset.assign(model.offset)
-    steps = steps_per_epoch(len(train_rows), training.batch_size) * training.finishing_passes
+    batch_size = min(training.batch_size, BATCH_SIZE)
+    steps = steps_per_epoch(len(train_rows), batch_size) * training.finishing_passes
     optimizer = fading_adamw(steps, training.learning_rate / 2, training, not_decayed=["bias", "missing", "scale", "offset"])
     rest.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     views = [_view(model, rows, train_rows, training, number) for number in range(VIEWS)]
@@ -71,7 +74,7 @@ def finish(
             feature_dropout=FEATURE_DROPOUT,
             tokenizer=tokenizer,
             label_names=label_names,
-            batch_size=training.batch_size,
+            batch_size=batch_size,
             seed=training.seed,
             epoch=20_000 + number,  # far from the numbers of the epochs
             strokes_are_outliers=False,

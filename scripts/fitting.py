@@ -1,4 +1,4 @@
-"""The fit: epochs, learning rate, averaged weights, validation, checkpoints, logs.
+"""The fit: epochs, averaged weights, validation, checkpoints, logs, and what follows the epochs.
 
 Owns the loop round Keras' own `fit`, one epoch at a time so that photos may grow from epoch to epoch. Refuses to know
 sources and bundles.
@@ -7,9 +7,10 @@ sources and bundles.
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from scripts.arithmetic import bfloat16_products
 from scripts.batches import Rows, TrainingBatches, steps_per_epoch
 from scripts.checkpoints import restore_checkpoint, save_checkpoint, stored_state
 from scripts.config import NetworkConfig, TrainingConfig
+from scripts.epochs_ahead import EpochsAhead
 from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.normalisation import settle_normalisation
+from scripts.optimizer import AveragingAdamW, WarmupCosine
 from scripts.photo_heads import read_photos_alone
 from scripts.rounds import Round, meet_half_way, rounds
 from scripts.served_model import ServedModel
@@ -34,50 +37,11 @@ from scripts.teaching import taught_answers
 
 TAUGHT, FIRST_ROUND = "taught.npy", "first_round.npz"
 """In the run's folder, what a second round begins with: the teachers' answers and the weights it starts from."""
-
-
-@keras.saving.register_keras_serializable("itemlens")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter 2016, arXiv:1608.03983)."""
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
-        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
-
-    def __call__(self, step: Any) -> Any:
-        step = keras.ops.cast(step, "float32")
-        rising = step / max(1, self.warmup_steps)
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        falling = 0.5 * (1.0 + keras.ops.cos(math.pi * keras.ops.clip(done, 0.0, 1.0)))
-        return self.peak * keras.ops.where(step < self.warmup_steps, rising, falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
-
-
-class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
-    """AdamW that keeps an average of the weights beside them (Polyak and Juditsky 1992).
-
-    Keras would overwrite the weights with the average whenever `fit` returns; here that is asked for by name, because
-    `fit` returns after every epoch.
-    """
-
-    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
-        pass
-
-    @contextmanager
-    def averaged(self, variables: Sequence[Any]) -> Iterator[None]:
-        """The averages stand in for the weights inside the block."""
-        kept = [np.asarray(v) for v in variables]
-        self.use_averages(variables)
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, kept, strict=True):
-                variable.assign(value)
-
-    def use_averages(self, variables: Sequence[Any]) -> None:
-        for variable, average in zip(variables, self._model_variables_moving_average, strict=True):
-            variable.assign(average)
+EPOCHS_DONE = "epochs_done.npz"
+"""In the run's folder: the weights after all epochs. What follows may be done later, on another machine."""
+KEEPING_SHARE = 0.1
+"""Of the time, at most, for validation and checkpoints. An accelerator does an epoch in a second; to look at each and keep it
+would take longer than that."""
 
 
 def fit(
@@ -93,25 +57,32 @@ def fit(
     run_dir: Path,
     resume: bool,
     teachers: Sequence[ServedModel] = (),
+    ahead: EpochsAhead | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place, its weights ending as the average; returns the history, an entry per epoch.
+    """Train `model` in place through all rounds of epochs, its weights ending as the average; returns the history, an entry per
+    epoch. What follows the epochs is `finish_fitting`.
 
-    `teachers` are bundles asked beside the run's own network for what the second round learns (`training.taught_epochs`).
-    With `resume` a run that was killed goes on after its last whole epoch.
+    `teachers` are bundles asked beside the run's own network for what the second round learns (`training.taught_epochs`);
+    `ahead` prepares the epochs, with the same rows. With `resume` a run that was killed goes on after the last epoch that it
+    kept.
     """
-    checkpoint = run_dir / "checkpoint.npz"
+    checkpoint, whole = run_dir / "checkpoint.npz", run_dir / EPOCHS_DONE
     history: list[dict[str, float]] = []
+    if resume and whole.exists() and len(stored_state(whole)["history"]) >= training.all_epochs:
+        history = restore_checkpoint(whole, model, [])["history"]
+        print(f"resuming after all {len(history)} epochs", flush=True)
+        return history
     if resume and checkpoint.exists():
         history = stored_state(checkpoint)["history"]
         print(f"resuming after epoch {len(history)} of {training.all_epochs}", flush=True)
-    names = [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
+    ahead = ahead or EpochsAhead(rows, train_rows)
     with_photo = train_rows[rows.photo_present[train_rows]]
     sized, size, taught = rows, rows.photos.shape[1:3], None
+    kept_at, keeping_took = time.monotonic(), math.inf
     with _scalars(run_dir / "tensorboard") as write_scalar:
         for this in rounds(network, training, has_image=bool(network.image_height and len(with_photo))):
             if len(history) > this.stop:
                 continue
-            model.mix.share = training.mixed_photo_share if this.is_mixed else 0.0  # before it is compiled
             optimizer = _optimizer(model, this, steps_per_epoch(len(train_rows), training.batch_size), training)
             if len(history) > this.start:
                 restore_checkpoint(checkpoint, model, [optimizer])
@@ -122,62 +93,107 @@ def fit(
                     )
                     np.savez(run_dir / FIRST_ROUND, *(np.asarray(v) for v in model.trainable_variables))
                 taught = _kept(run_dir / TAUGHT)
-            for epoch in range(len(history), this.stop):
-                if network.image_height and size != this.sizes[epoch - this.start]:
-                    size = this.sizes[epoch - this.start]
+            for start, stop in this.stretches(len(history)):
+                if network.image_height and size != this.sizes[start - this.start]:
+                    size = this.sizes[start - this.start]
                     sized = rows.resized(*size)
-                batches = TrainingBatches(
-                    sized,
-                    train_rows,
-                    tokenizer=tokenizer,
-                    label_names=names,
-                    batch_size=training.batch_size,
-                    seed=training.seed,
-                    epoch=epoch,
-                    strokes_are_outliers=training.strokes_are_outliers,
-                    title_changes=training.title_changes,
-                    handheld_photo_share=training.handheld_photo_share,
-                    taught=taught if this.is_taught else None,
-                )
-                started = time.monotonic()
-                with warnings.catch_warnings():
-                    # A network with one branch has variables that its loss does not reach; that is meant.
-                    warnings.filterwarnings("ignore", message="Gradients do not exist")
-                    with bfloat16_products(training.bfloat16):
-                        logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose="auto").history
-                entry = {name: float(values[-1]) for name, values in logs.items()}
-                entry["seconds"] = time.monotonic() - started
-                if len(val_rows):
-                    with optimizer.averaged(model.trainable_variables):
-                        settle_normalisation(model, rows.photos, with_photo, seed=training.seed, at_most=1024)
-                        entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
-                history.append(entry)
-                for name, value in entry.items():
-                    write_scalar(name, value, epoch)
-                save_checkpoint(checkpoint, model, [optimizer], {"history": history})
-                first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
-                shown = "  ".join(
-                    f"{name} {value:.4g}"
-                    for name, value in entry.items()
-                    if not name.startswith("val_") or name.startswith(first)
-                )
-                print(f"epoch {epoch + 1}/{training.all_epochs}  {size[0]}x{size[1]}  {shown}", flush=True)
+                options = [_options(epoch, tokenizer, space, training) for epoch in range(start, stop)]
+                epochs = ahead.epochs(options, rows=sized, taught=taught if this.is_taught else None)
+                for epoch, batches in enumerate(epochs, start):
+                    model.mix.active.assign(float(this.is_mixed))
+                    entry = _one_epoch(model, batches, epoch, training)
+                    is_due = keeping_took == math.inf or time.monotonic() - kept_at >= keeping_took / KEEPING_SHARE
+                    is_kept = is_due or epoch == this.stop - 1
+                    kept_at = time.monotonic() if is_kept else kept_at
+                    if is_kept and len(val_rows):
+                        with optimizer.averaged(model.trainable_variables):
+                            settle_normalisation(model, rows.photos, with_photo, seed=training.seed, at_most=1024)
+                            entry |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
+                    history.append(entry)
+                    for name, value in entry.items():
+                        write_scalar(name, value, epoch)
+                    if is_kept:
+                        save_checkpoint(checkpoint, model, [optimizer], {"history": history})
+                        keeping_took, kept_at = min(keeping_took, time.monotonic() - kept_at), time.monotonic()
+                    _print_epoch(epoch, training, size, entry, space)
             optimizer.use_averages(model.trainable_variables)
             if this.is_taught:
                 meet_half_way(model.trainable_variables, _kept(run_dir / FIRST_ROUND))
             settle_normalisation(model, rows.photos, with_photo, seed=training.seed)
-    if not training.epochs and teachers:
+    save_checkpoint(whole, model, [], {"history": history})
+    return history
+
+
+def finish_fitting(
+    model: Recogniser,
+    rows: Rows,
+    train_rows: NDArray[np.int64],
+    val_rows: NDArray[np.int64],
+    history: list[dict[str, float]],
+    *,
+    tokenizer: TitleTokenizer | None,
+    space: LabelSpace,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    teachers: Sequence[ServedModel] = (),
+    taught: NDArray[np.float16] | None = None,
+) -> None:
+    """What follows the epochs: the finishing passes and the photo's own heads, in place. The last entry of `history` gets the
+    accuracies of the end. `taught` are what photo teachers said of each training photo (`scripts.photo_teachers`)."""
+    if taught is None and not training.epochs and teachers:
+        with_photo = train_rows[rows.photo_present[train_rows]]
         taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
     is_changed = bool(network.photo_heads_width)
     if model.has_image and model.has_text and tokenizer and training.finishing_passes:
+        names = _label_names(space)
         finish(
             model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
         )
         is_changed = True
-    read_photos_alone(model, rows, train_rows, training=training)
+    read_photos_alone(model, rows, train_rows, training=training, taught=taught)
     if is_changed and len(val_rows) and history:
         history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
-    return history
+
+
+def _one_epoch(model: Recogniser, batches: TrainingBatches, epoch: int, training: TrainingConfig) -> dict[str, float]:
+    """Losses and seconds."""
+    started = time.monotonic()
+    with warnings.catch_warnings(), bfloat16_products(training.bfloat16):
+        # A network with one branch has variables that its loss does not reach; that is meant.
+        warnings.filterwarnings("ignore", message="Gradients do not exist")
+        logs = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=_verbose()).history
+    return {name: float(values[-1]) for name, values in logs.items()} | {"seconds": time.monotonic() - started}
+
+
+def _options(epoch: int, tokenizer: TitleTokenizer | None, space: LabelSpace, training: TrainingConfig) -> Mapping[str, Any]:
+    """Of an epoch's `TrainingBatches`."""
+    return {
+        "tokenizer": tokenizer,
+        "label_names": _label_names(space),
+        "batch_size": training.batch_size,
+        "seed": training.seed,
+        "epoch": epoch,
+        "strokes_are_outliers": training.strokes_are_outliers,
+        "title_changes": training.title_changes,
+        "handheld_photo_share": training.handheld_photo_share,
+    }
+
+
+def _label_names(space: LabelSpace) -> list[str]:
+    return [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
+
+
+def _verbose() -> Any:
+    """A progress bar for people; for a log the line that each epoch gets anyway is enough."""
+    return "auto" if sys.stdout.isatty() else 0
+
+
+def _print_epoch(
+    epoch: int, training: TrainingConfig, size: tuple[int, ...], entry: Mapping[str, float], space: LabelSpace
+) -> None:
+    first = f"val_{space.heads[0].levels[-1]}_"  # the rest is in history.json and TensorBoard
+    shown = (f"{name} {value:.4g}" for name, value in entry.items() if not name.startswith("val_") or name.startswith(first))
+    print(f"epoch {epoch + 1}/{training.all_epochs}  {size[0]}x{size[1]}  {'  '.join(shown)}", flush=True)
 
 
 def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingConfig) -> AveragingAdamW:
@@ -186,7 +202,6 @@ def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingCon
         WarmupCosine(this.learning_rate, int(total * training.warmup_fraction), total),
         weight_decay=training.weight_decay,
         clipnorm=5.0,
-        use_ema=True,
         ema_momentum=training.ema_decay,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
@@ -213,7 +228,8 @@ def predict(
     titles: Sequence[str] | None = None,
     batch_size: int = 256,
 ) -> dict[str, NDArray[np.float32]]:
-    """All outputs of the network for the chosen rows, unaugmented; `photos` and `titles` replace the rows' own."""
+    """All outputs of the network for the chosen rows, unaugmented; `photos` and `titles` replace the rows' own. In parts of
+    about one size, as JAX compiles for each size anew."""
     texts = [rows.titles[row] for row in chosen] if titles is None else list(titles)
     tokens = tokenizer.encode_many(texts) if tokenizer else np.zeros((len(texts), 1), np.int32)
     x = {
@@ -222,7 +238,8 @@ def predict(
         "image_present": rows.photo_present[chosen],
         "text_present": (tokens != 0).any(axis=1),
     }
-    outputs = model.predict(x, batch_size=batch_size, verbose=0)
+    parts = max(1, math.ceil(len(texts) / batch_size))
+    outputs = model.predict(x, batch_size=math.ceil(len(texts) / parts) or 1, verbose=0)
     return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
 

@@ -89,13 +89,15 @@ class PhotoMixing(keras.layers.Layer):  # type: ignore[misc]
     arXiv:1710.09412), half with a box of it pasted in (CutMix, Yun et al. 2019, arXiv:1905.04899).
 
     float32[B, H, W, 3] and bool[B] (which photos are there) to the mixed photos and float32[B]: how much of each is its own,
-    from half to all. A photo is never mixed with a missing one.
+    from half to all. A photo is never mixed with a missing one, and none is while `active` is 0.
     """
 
     def __init__(self, share: float, seed: int) -> None:
         super().__init__(name="mixing", trainable=False)
         self.share = share
         self.random = keras.random.SeedGenerator(seed + 1)
+        # A variable, so that a round without mixing needs no other compiled step.
+        self.active = self.add_weight(name="active", shape=(), initializer="ones", trainable=False)
         self.built = True
 
     def call(self, image: Any, present: Any) -> Any:
@@ -112,7 +114,7 @@ class PhotoMixing(keras.layers.Layer):  # type: ignore[misc]
         box = _span(height, uniform(0.0, 1.0), side)[:, :, None] & _span(width, uniform(0.0, 1.0), side)[:, None, :]
         is_pasted = (uniform(0.0, 1.0) < 0.5)[:, None, None]
         taken = ops.where(is_pasted, ops.cast(box, "float32"), share[:, None, None])
-        chosen = (uniform(0.0, 1.0) < self.share) & present & previous_item(present)
+        chosen = (uniform(0.0, 1.0) < self.share * self.active) & present & previous_item(present)
         taken = taken * ops.cast(chosen, "float32")[:, None, None]
         mixed = image * (1.0 - taken[..., None]) + previous_item(image) * taken[..., None]
         return mixed, 1.0 - ops.mean(taken, axis=(1, 2))

@@ -13,7 +13,7 @@ Owns the losses and their weights. Refuses to know files and sources. The parts:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -42,6 +42,10 @@ class Recogniser(keras.Model):  # type: ignore[misc]
     (0 where another item's title was put in), `title_group` int32[B] (equal for equal titles); where photos were mixed
     before they came here, `own_share` float32[B] (how much of each is its own); where there are teachers, `taught`
     float[B, published width] (their probabilities from the photo alone).
+
+    `teachers` (`scripts.network.photo_reader`) are asked about every photo as it was changed and mixed, and `taught_share` of
+    the photo's loss is their answer: a teacher that sees what the pupil sees teaches a function, not a list of answers
+    (Beyer et al. 2021, arXiv:2106.05237).
     """
 
     def __init__(
@@ -50,6 +54,9 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         space: LabelSpace,
         network_config: NetworkConfig,
         training: TrainingConfig,
+        *,
+        teachers: Sequence[keras.Model] = (),
+        taught_share: float = 0.0,
     ) -> None:
         super().__init__(name="recogniser")
         self.network = network
@@ -64,6 +71,9 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         # SigLIP's start: temperature 10, bias -10, so that the many negatives do not swamp the first steps.
         self.log_scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(np.log(10.0)), name="scale")
         self.offset = self.add_weight(shape=(), initializer=keras.initializers.Constant(-8.0), name="offset")
+        self.teachers, self.taught_share = list(teachers), taught_share if teachers else 0.0
+        for teacher in self.teachers:
+            teacher.trainable = False
         self.parts = {name: keras.metrics.Mean(name=name) for name in ("labels", "pairs", "domain")}
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
@@ -71,7 +81,27 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         if not (training and self.has_image):
             return self.network({**inputs, "image": image}, training=training)
         image, own_share = self.mix(self.augment(image), inputs["image_present"])
-        return {**self.network({**inputs, "image": image}, training=True), "own_share": own_share}
+        outputs = {**self.network({**inputs, "image": image}, training=True), "own_share": own_share}
+        if self.teachers:
+            outputs["taught_now"] = self._teachers_answer(image, inputs["image_present"])
+        return outputs
+
+    @property
+    def kept_variables(self) -> list[Any]:
+        """All variables that a run goes on from; the teachers' do not change."""
+        others = {id(variable) for teacher in self.teachers for variable in teacher.variables}
+        return [v for v in self.variables if "metric" not in v.path and id(v) not in others]
+
+    def _teachers_answer(self, image: Any, present: Any) -> Any:
+        """Mean probabilities of every published head, float32[B, published width]."""
+        given = {"image": image, "image_present": present}
+        answers = [ops.cast(teacher(given, training=False), "float32") for teacher in self.teachers]
+        parts = []
+        for head in self.space.heads:
+            if not head.auxiliary:
+                part = slice(head.offset, head.offset + head.size)
+                parts.append(sum(ops.softmax(answer[:, part], axis=-1) for answer in answers) / len(answers))
+        return ops.stop_gradient(ops.concatenate(parts, axis=-1))
 
     def compute_loss(
         self,
@@ -94,14 +124,18 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             "text": text_good,
         }
         taught = {pattern: y.get("taught") if pattern == "image" else None for pattern in PATTERN_WEIGHT}
+        weights = PATTERN_WEIGHT | {"image": PATTERN_WEIGHT["image"] * (1.0 - self.taught_share)}
         labels = sum(
             weight * self.label_loss(y_pred[f"{pattern}_logits"], y["labels"], usable[pattern], taught[pattern])
-            for pattern, weight in PATTERN_WEIGHT.items()
+            for pattern, weight in weights.items()
             if pattern == "fused" or (self.has_image if pattern == "image" else self.has_text)
         )
+        stranger = previous_item(image_given * y["image_familiar"]) * image_given * (1.0 - own_share)
+        if "taught_now" in y_pred:
+            share = PATTERN_WEIGHT["image"] * self.taught_share
+            labels = labels + share * self._taught_loss(y_pred, y["labels"], image_good, stranger)
         if self.has_image and self.mix.share:
-            stranger = previous_item(image_given * y["image_familiar"]) * image_given * (1.0 - own_share)
-            labels = labels + PATTERN_WEIGHT["image"] * self.label_loss(
+            labels = labels + weights["image"] * self.label_loss(
                 y_pred["image_logits"],
                 previous_item(y["labels"]),
                 stranger,
@@ -125,6 +159,21 @@ class Recogniser(keras.Model):  # type: ignore[misc]
         for name, value in (("labels", labels), ("pairs", pairs), ("domain", domain)):
             self.parts[name].update_state(value)
         return labels + self.contrastive_weight * pairs + IN_DOMAIN_WEIGHT * domain
+
+    def _taught_loss(self, outputs: Mapping[str, Any], labels: Any, own: Any, stranger: Any) -> Any:
+        """Of the photo's logits, by the teachers' answers to the same photos. A head counts for a photo by how much of it
+        (`own` and `stranger`, float32[B]) belongs to items that have such a label."""
+        total, column = 0.0, 0
+        for head in self.space.heads:
+            if not head.auxiliary:
+                part = slice(head.offset, head.offset + head.size)
+                scores = ops.log_softmax(outputs["image_logits"][:, part], axis=-1)
+                each = -ops.sum(outputs["taught_now"][:, part] * scores, axis=-1)
+                known = ops.cast(ops.max(labels[:, column : column + len(head.levels)], axis=1) >= 0, "float32")
+                weight = HIERARCHY_WEIGHT if len(head.levels) > 1 else FLAT_WEIGHT
+                total = total + weight * ops.mean(each * (known * own + previous_item(known) * stranger))
+            column += len(head.levels)
+        return total
 
     def label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None) -> Any:
         """Of logits float[B, L] of one pattern: the softmax of every head, each row weighed by `usable` float32[B]."""

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from scripts.arithmetic import layers_in
 from scripts.config import NetworkConfig
 
 PATTERNS = ("fused", "image", "text")
@@ -122,8 +123,9 @@ class GatedFusion(layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def call(self, image: Any, text: Any, image_present: Any, text_present: Any, training: bool = False) -> Any:
-        image = ops.where(ops.expand_dims(image_present, -1), image, self.missing_image)
-        text = ops.where(ops.expand_dims(text_present, -1), text, self.missing_text)
+        # JAX takes arrays alone where Keras' other backends take variables too.
+        image = ops.where(ops.expand_dims(image_present, -1), image, ops.convert_to_tensor(self.missing_image))
+        text = ops.where(ops.expand_dims(text_present, -1), text, ops.convert_to_tensor(self.missing_text))
         joined = ops.concatenate([image, text], axis=-1)
         gate = self.gate(joined)
         mixed = gate * image + (1.0 - gate) * text
@@ -152,19 +154,20 @@ def _residual_block(x: Any, width: int, *, stride: int, name: str) -> Any:
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _image_branch(config: NetworkConfig, image: Any) -> tuple[Any, list[Any]]:
+def _image_branch(config: NetworkConfig, image: Any, dtype: str) -> tuple[Any, list[Any]]:
     """float32[B, F], and what each block said."""
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(image)
-    if config.stem == "stride4":
-        x = _convolution(x, config.widths[0] // 2, stride=2, name="stem_a")
-        x = _convolution(x, config.widths[0], stride=2, name="stem_b")
-    else:
-        x = _convolution(x, config.widths[0], name="stem")
     blocks = []
-    for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-        for block in range(depth):
-            x = _residual_block(x, width, stride=2 if stage and not block else 1, name=f"stage{stage}_block{block}")
-            blocks.append(x)
+    with layers_in(dtype):
+        if config.stem == "stride4":
+            x = _convolution(x, config.widths[0] // 2, stride=2, name="stem_a")
+            x = _convolution(x, config.widths[0], stride=2, name="stem_b")
+        else:
+            x = _convolution(x, config.widths[0], stride=2 if config.stem == "stride2" else 1, name="stem")
+        for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+            for block in range(depth):
+                x = _residual_block(x, width, stride=2 if stage and not block else 1, name=f"stage{stage}_block{block}")
+                blocks.append(x)
     x = layers.GlobalAveragePooling2D(name="image_pool")(x)
     x = layers.Dropout(config.dropout, name="image_dropout")(x)
     return layers.Dense(config.fused_width, name="image_dense")(x), blocks
@@ -194,11 +197,14 @@ def _text_branch(config: NetworkConfig, token_ids: Any, vocabulary_size: int) ->
     return layers.Dense(config.fused_width, name="text_dense")(pooled)
 
 
-def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: int) -> keras.Model:
+def build_network(
+    config: NetworkConfig, *, vocabulary_size: int, logits_width: int, convolution_dtype: str = "float32"
+) -> keras.Model:
     """The network as a functional model with the bundle's named inputs and outputs (see `models/README.md`).
 
     `image` is float32 or uint8[B, H, W, 3] in 0..255, of any size that the strides allow (training varies it).
-    `logits_width` is L, the summed size of all heads, auxiliary ones included. A missing branch is a constant, so the
+    `logits_width` is L, the summed size of all heads, auxiliary ones included. `convolution_dtype` is the Keras dtype policy of
+    the convolutions (`scripts.arithmetic`); weights and all else are float32. A missing branch is a constant, so the
     four inputs and eight outputs are there for every model.
     """
     has_image, has_text = config.image_height > 0, config.max_tokens > 0
@@ -213,7 +219,7 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
         output_shape=(config.fused_width,),
         name="blank",
     )(inputs["image_present"])
-    image, blocks = _image_branch(config, inputs["image"]) if has_image else (blank, [])
+    image, blocks = _image_branch(config, inputs["image"], convolution_dtype) if has_image else (blank, [])
     text = _text_branch(config, inputs["token_ids"], vocabulary_size) if has_text else blank
     flag = layers.Lambda(lambda f: ops.ones_like(f), output_shape=(), name="present")
     no_flag = layers.Lambda(lambda f: ops.zeros_like(f), output_shape=(), name="absent")
@@ -230,7 +236,7 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
     heads = layers.Dense(logits_width, name="heads")
     head_dropout = layers.Dropout(config.dropout, name="head_dropout")
     embedding = layers.Dense(config.embedding_width, name="embedding")
-    unit = layers.UnitNormalization(name="unit")
+    unit = layers.Lambda(_unit_length, output_shape=(config.embedding_width,), name="unit")
     outputs = {}
     photo_heads = _photo_heads(config, blocks, logits_width) if has_image and config.photo_heads_width else None
     for pattern in PATTERNS:
@@ -249,6 +255,11 @@ def build_network(config: NetworkConfig, *, vocabulary_size: int, logits_width: 
     return keras.Model(inputs, outputs, name="itemlens")
 
 
+def _unit_length(vectors: Any) -> Any:
+    """Keras' own layer has no derivative at zero on JAX, where an untrained network puts an empty title."""
+    return vectors * ops.rsqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-12))
+
+
 def _add_where(parts: list[Any]) -> Any:
     logits, more, is_added = parts
     return ops.where(ops.expand_dims(is_added, -1), logits + more, logits)
@@ -262,6 +273,12 @@ def blank_titles(network: keras.Model, items: int) -> dict[str, Any]:
         "image_present": np.ones(items, np.bool_),
         "text_present": np.zeros(items, np.bool_),
     }
+
+
+def photo_reader(network: keras.Model) -> keras.Model:
+    """A network without titles as a function: `image` [B, H, W, 3] and `image_present` bool[B] to logits float32[B, L]."""
+    inputs = {tensor.name: tensor for tensor in network.inputs if tensor.name in ("image", "image_present")}
+    return keras.Model(inputs, network.output["image_logits"])
 
 
 def without_photo_branch(network: keras.Model) -> keras.Model:

@@ -33,8 +33,16 @@ VIEWS = ("plain", "mirrored", "changed", "changed anew")
 that are taken otherwise."""
 
 
-def read_photos_alone(model: Recogniser, rows: Rows, train_rows: NDArray[np.int64], *, training: TrainingConfig) -> None:
-    """Train the photo's own heads of `model.network`, in place. Does nothing for a network without them, or without photos."""
+def read_photos_alone(
+    model: Recogniser,
+    rows: Rows,
+    train_rows: NDArray[np.int64],
+    *,
+    training: TrainingConfig,
+    taught: NDArray[np.float16] | None = None,
+) -> None:
+    """Train the photo's own heads of `model.network`, in place, half by the labels and half by what teachers said of each photo
+    where that is known: `taught` float16[N, published width]. Does nothing for a network without them, or without photos."""
     with_photo = train_rows[rows.photo_present[train_rows]]
     if PHOTO_HEADS not in {layer.name for layer in model.network.layers} or not len(with_photo):
         return
@@ -47,7 +55,10 @@ def read_photos_alone(model: Recogniser, rows: Rows, train_rows: NDArray[np.int6
     learning = [layer for layer in heads.layers if layer is not norm]
     for layer in learning:
         layer.trainable = True
-    batches = [_Batches(view, rows.labels[with_photo], seed=training.seed) for view in views]
+    targets: dict[str, NDArray[Any]] = {"labels": rows.labels[with_photo]}
+    if taught is not None:
+        targets["taught"] = taught[with_photo]
+    batches = [_Batches(view, targets, seed=training.seed) for view in views]
     steps = len(batches[0]) * PASSES
     optimizer = fading_adamw(steps, LEARNING_RATE, training, not_decayed=["bias"])
     reader = _PhotoReader(heads, model)
@@ -73,28 +84,29 @@ class _PhotoReader(keras.Model):  # type: ignore[misc]
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        return self._label_loss(y_pred, y, ops.ones_like(y_pred[:, 0]))
+        return self._label_loss(y_pred, y["labels"], ops.ones_like(y_pred[:, 0]), y.get("taught"))
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """One view in another order each time."""
 
-    def __init__(self, view: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int32], *, seed: int) -> None:
+    def __init__(self, view: Mapping[str, NDArray[np.float32]], targets: Mapping[str, NDArray[Any]], *, seed: int) -> None:
         super().__init__()
-        self._view, self._labels = view, labels
+        self._view, self._targets, self._count = view, targets, len(targets["labels"])
         self._random = np.random.default_rng([seed, 50_000])
-        self._size = min(BATCH_SIZE, -(-len(labels) // _LEAST_STEPS))
+        self._size = min(BATCH_SIZE, -(-self._count // _LEAST_STEPS))
         self.on_epoch_begin()
 
     def on_epoch_begin(self) -> None:
-        self._order = self._random.permutation(len(self._labels))
+        self._order = self._random.permutation(self._count)
 
     def __len__(self) -> int:
-        return len(self._labels) // self._size
+        return self._count // self._size
 
     def __getitem__(self, batch: int) -> tuple[dict[str, Any], Any]:
         chosen = self._order[batch * self._size : (batch + 1) * self._size]
-        return {name: values[chosen] for name, values in self._view.items()}, self._labels[chosen]
+        x = {name: values[chosen] for name, values in self._view.items()}
+        return x, {name: values[chosen] for name, values in self._targets.items()}
 
 
 def _view(

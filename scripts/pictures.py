@@ -45,12 +45,16 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]]) -> None:
     left.set(xlabel="epoch", title="training loss and its parts", yscale="log")
     if history:
         left.legend()
-    first = [name.removeprefix("val_").rsplit("_", 1)[0] for name in (history[0] if history else {}) if name.startswith("val_")]
+    judged = [(epoch, entry) for epoch, entry in enumerate(history, 1) if any(name.startswith("val_") for name in entry)]
+    names = judged[0][1] if judged else {}
+    first = [name.removeprefix("val_").rsplit("_", 1)[0] for name in names if name.startswith("val_")]
     for attribute in list(dict.fromkeys(first))[:4]:
         for pattern, style in (("fused", "-"), ("image", "--"), ("text", ":")):
             name = f"val_{attribute}_{pattern}"
-            if name in history[0]:
-                right.plot(epochs, [entry[name] for entry in history], style, label=f"{attribute}, {pattern}")
+            if name in names:
+                right.plot(
+                    [epoch for epoch, _ in judged], [entry[name] for _, entry in judged], style, label=f"{attribute}, {pattern}"
+                )
     right.set(xlabel="epoch", title="validation accuracy", ylim=(0, 1))
     if first:
         right.legend(fontsize=7)

@@ -5,7 +5,7 @@ Owns the plan. Refuses to know how an epoch is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,14 @@ class Round:
     sizes: list[tuple[int, int]]
     is_taught: bool = False
     is_mixed: bool = True
+
+    def stretches(self, first: int) -> Iterator[tuple[int, int]]:
+        """From epoch `first` on, the epochs in a row that see photos of one size: the first, and the one after the last."""
+        start = max(first, self.start)
+        for epoch in range(start + 1, self.stop + 1):
+            if epoch == self.stop or self.sizes[epoch - self.start] != self.sizes[start - self.start]:
+                yield start, epoch
+                start = epoch
 
 
 def rounds(network: NetworkConfig, training: TrainingConfig, *, has_image: bool) -> list[Round]:

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,13 +23,16 @@ import keras
 import numpy as np
 
 from app.engine.errors import BundleError
+from app.engine.settings import usable_cpus
 from app.engine.text import TitleTokenizer
+from scripts.arithmetic import convolution_dtype
 from scripts.batches import Rows, group_titles
 from scripts.calibrate import calibrate
-from scripts.config import ConfigError, RunConfig, add_config_flags, config_from_arguments
+from scripts.config import ConfigError, NetworkConfig, RunConfig, add_config_flags, config_from_arguments
 from scripts.data.catalogue import Catalogue, CatalogueError, load_catalogue
 from scripts.data.report import write_bad_rows
 from scripts.drawn_products import draw_digits, draw_products
+from scripts.epochs_ahead import EpochsAhead
 from scripts.evaluate import print_quality
 from scripts.export import (
     ExportError,
@@ -42,11 +46,12 @@ from scripts.export import (
     write_json,
     write_network,
 )
-from scripts.fitting import fit
+from scripts.fitting import EPOCHS_DONE, finish_fitting, fit
 from scripts.held_out import column_and_labels, held_out_labels, held_out_rows
 from scripts.labels import LabelSpace, applicability, build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
+from scripts.photo_teachers import TEACHERS_ANSWERS, answers_of, photo_teachers
 from scripts.pictures import draw_run
 from scripts.sealed_figures import seal_with_figures
 from scripts.served_model import ServedModel
@@ -104,45 +109,82 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     if space.contradicting_rows:
         print(f"{space.contradicting_rows} training rows contradict the usual parent of their label; the label is believed")
     rows = rows_of(catalogue, space, has_image=config.network.image_height > 0)
-    tokenizer = start.tokenizer if start and config.network.max_tokens else None
-    if config.network.max_tokens and tokenizer is None:
-        tokenizer = TitleTokenizer.train(
-            (catalogue.titles[row] for row in train_rows),
-            vocabulary_size=config.network.vocabulary_size,
-            max_tokens=config.network.max_tokens,
-        )
+    tokenizer = None
+    if config.network.max_tokens:
+        titles = (catalogue.titles[row] for row in train_rows)
+        tokenizer = (start.tokenizer if start else None) or tokenizer_of(titles, config.network, run_dir, arguments.resume)
+    ahead = EpochsAhead(rows, train_rows, arguments.processes)  # before the first network: it forks
     network = build_network(
-        config.network, vocabulary_size=tokenizer.vocabulary_size if tokenizer else 1, logits_width=space.logits_width
+        config.network,
+        vocabulary_size=tokenizer.vocabulary_size if tokenizer else 1,
+        logits_width=space.logits_width,
+        convolution_dtype=convolution_dtype(config.training.bfloat16),
     )
     if start:
         taken = start.pour_into(network, space)
         print(f"starting from {arguments.start}; {taken} of {space.published_width} labels are known to it", flush=True)
-    model = Recogniser(network, space, config.network, config.training)
     print(
         f"{network.count_params() / 1e6:.2f} M parameters, {len(train_rows)} training rows, {len(val_rows)} validation",
         flush=True,
     )
 
-    teachers = [ServedModel(folder, runtime="litert") for folder in arguments.teacher]
-    if teachers and config.training.epochs and not config.training.taught_epochs:
+    bundles = [ServedModel(folder, runtime="litert") for folder in arguments.teacher]
+    if bundles and config.training.epochs and not config.training.taught_epochs:
         raise ConfigError("--teacher needs a second round to teach in: set training.taught_epochs in a config")
     applies = applicability(space, rows.labels, train_rows)
     check_exportable(config, arguments.version or 1, space, space.to_json(applies))
 
     # ---- fit --------------------------------------------------------------------------------------------------------
     fitting_since = time.monotonic()
-    history = fit(
+    with ahead:
+        teachers = []
+        if config.network.image_height and not (arguments.resume and (run_dir / EPOCHS_DONE).exists()):
+            teachers = photo_teachers(
+                rows,
+                train_rows,
+                val_rows,
+                config=config.teachers,
+                space=space,
+                network=config.network,
+                training=config.training,
+                run_dir=run_dir,
+                resume=arguments.resume,
+                ahead=ahead,
+            )
+        model = Recogniser(
+            network, space, config.network, config.training, teachers=teachers, taught_share=config.teachers.taught_share
+        )
+        history = fit(
+            model,
+            rows,
+            train_rows,
+            val_rows,
+            tokenizer=tokenizer,
+            space=space,
+            network=config.network,
+            training=config.training,
+            run_dir=run_dir,
+            resume=arguments.resume,
+            teachers=bundles,
+            ahead=ahead,
+        )
+        taught = answers_of(teachers, rows, train_rows, space, run_dir / TEACHERS_ANSWERS, resume=arguments.resume)
+    (run_dir / "history.json").write_text(json.dumps(history, indent=1))
+    if arguments.stop_after_epochs:
+        print(f"the epochs are done: {run_dir / EPOCHS_DONE}; go on with --resume, where TensorFlow is installed")
+        return 0
+    finish_fitting(
         model,
         rows,
         train_rows,
         val_rows,
+        history,
         tokenizer=tokenizer,
         space=space,
         network=config.network,
         training=config.training,
-        run_dir=run_dir,
-        resume=arguments.resume,
-        teachers=teachers,
+        teachers=bundles,
+        taught=taught,
     )
     (run_dir / "history.json").write_text(json.dumps(history, indent=1))
 
@@ -183,13 +225,24 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
 
 def command(arguments: argparse.Namespace) -> str:
     """The command that repeats this run, for a card that others read: where the data lay on this machine is left out."""
-    words = [word for word in (arguments.command_line or sys.argv[1:]) if word != "--resume"]
+    given = arguments.command_line or sys.argv[1:]
+    words = [word for word in given if word not in ("--resume", "--stop-after-epochs")]
     for place, word in enumerate(words):
         if word == "--data" and place + 1 < len(words):
             words[place + 1] = "FOLDER"
         elif word.startswith("--data="):
             words[place] = "--data=FOLDER"
     return shlex.join(["python", "-m", "scripts.train", *words])
+
+
+def tokenizer_of(titles: Iterable[str], network: NetworkConfig, run_dir: Path, resume: bool) -> TitleTokenizer:
+    """The title pieces, kept in the run's folder: a run that goes on elsewhere must not hang on the library's version."""
+    kept = run_dir / "tokenizer.json"
+    if resume and kept.exists():
+        return TitleTokenizer.from_json(kept.read_text(encoding="utf-8"), network.max_tokens)
+    tokenizer = TitleTokenizer.train(titles, vocabulary_size=network.vocabulary_size, max_tokens=network.max_tokens)
+    kept.write_text(tokenizer.to_json(), encoding="utf-8")
+    return tokenizer
 
 
 def rows_of(catalogue: Catalogue, space: LabelSpace, *, has_image: bool) -> Rows:
@@ -226,6 +279,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path("models"), help="where the bundle goes (default: models)")
     parser.add_argument("--version", type=int, help="version to write, replacing it if it is there (default: the next free)")
     parser.add_argument("--resume", action="store_true", help="go on after the last whole epoch of a run that was stopped")
+    parser.add_argument(
+        "--stop-after-epochs",
+        action="store_true",
+        help="do the epochs alone, for a machine with an accelerator and without TensorFlow (KERAS_BACKEND=jax); --resume, "
+        "with the run's folder, does the rest elsewhere",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=max(0, usable_cpus() - 1) if usable_cpus() > 3 else 0,
+        help="processes that prepare epochs ahead (default here: %(default)s)",
+    )
     parser.add_argument(
         "--teacher",
         type=Path,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from scripts.arithmetic import bfloat16_products, has_bfloat16
+from scripts.arithmetic import bfloat16_products, convolution_dtype, has_bfloat16, layers_in
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,17 @@ def test_products_inside_are_rounded_and_outside_are_not() -> None:
     with bfloat16_products(True):
         inside = error()
     assert inside > 100 * error()
+
+
+def test_layers_made_inside_have_the_policy_and_their_weights_stay_whole() -> None:
+    with layers_in("mixed_bfloat16"):
+        inside = keras.layers.Dense(2)
+    outside = keras.layers.Dense(2)
+    assert inside(np.ones((1, 3), np.float32)).dtype == "bfloat16"
+    assert inside.kernel.dtype == "float32"
+    assert outside(np.ones((1, 3), np.float32)).dtype == "float32"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX may have an accelerator")
+def test_convolutions_are_whole_where_the_graph_rewriter_rounds_them() -> None:
+    assert convolution_dtype(True) == convolution_dtype(False) == "float32"

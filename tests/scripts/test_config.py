@@ -66,7 +66,8 @@ def test_paths_resolve_against_the_config_or_against_data(tmp_path: Path) -> Non
         (MINIMAL + '[training]\nimage_augmentation = "product"\n', "(did you mean 'products'?)"),
         (MINIMAL + "[network]\nwidths = [64, 0, 256]\n", "network.widths[1] must be between 1 and 4,096"),
         (MINIMAL + "[network]\nwidths = 64\n", "network.widths must be a list, not 64"),
-        (MINIMAL + "[network]\nwidths = [64, 128]\n", "one entry per stage"),
+        (MINIMAL + "[network]\nwidths = [64, 128]\n", "network.widths and network.depths must have one entry per stage"),
+        (MINIMAL + "[teachers]\ndepths = [2, 2]\n", "teachers.widths and teachers.depths must have one entry per stage"),
         (MINIMAL + "[network]\nimage_width = 0\n", "must both be 0"),
         (MINIMAL + "[network]\ndimensions = [64, 32, 256]\n", "network.dimensions must rise"),
         (MINIMAL + "[network]\nimage_height = 0\nimage_width = 0\nmax_tokens = 0\n", "neither an image branch"),
@@ -109,7 +110,7 @@ def test_a_file_may_build_on_a_preset(tmp_path: Path) -> None:
 
 
 def test_every_preset_reads_and_says_how_it_is_run() -> None:
-    assert preset_names() == ["fashion", "mnist", "small"]
+    assert preset_names() == ["fashion", "fashion-taught", "mnist", "small"]
     parser = argparse.ArgumentParser()
     add_config_flags(parser)
     for name in preset_names():
@@ -136,7 +137,7 @@ def test_data_may_be_the_table_itself(tmp_path: Path) -> None:
 def test_the_small_preset_asks_for_a_catalogue() -> None:
     with pytest.raises(ConfigError, match="add --catalogue"):
         load_preset("small")
-    with pytest.raises(ConfigError, match="there are fashion, mnist, small"):
+    with pytest.raises(ConfigError, match="there are fashion, fashion-taught, mnist, small"):
         load_preset("tiny")
 
 

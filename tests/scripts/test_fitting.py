@@ -17,12 +17,13 @@ from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
 from scripts.checkpoints import restore_checkpoint, save_checkpoint
 from scripts.config import NetworkConfig, TrainingConfig
-from scripts.fitting import FIRST_ROUND, TAUGHT, AveragingAdamW, WarmupCosine, fit
+from scripts.fitting import EPOCHS_DONE, FIRST_ROUND, TAUGHT, finish_fitting, fit
 from scripts.image_augmentation import PhotoMixing
 from scripts.labels import build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
-from scripts.rounds import meet_half_way, photo_sizes, rounds
+from scripts.optimizer import AveragingAdamW, WarmupCosine
+from scripts.rounds import Round, meet_half_way, photo_sizes, rounds
 from tests.scripts.conftest import steps_untraced
 
 NETWORK = NetworkConfig(
@@ -68,6 +69,10 @@ def run(
         model, rows, np.arange(16), np.arange(16, 20), tokenizer=tokenizer, space=space, network=NETWORK,
         training=training, run_dir=run_dir, resume=resume,
     )  # fmt: skip
+    finish_fitting(
+        model, rows, np.arange(16), np.arange(16, 20), history, tokenizer=tokenizer, space=space, network=NETWORK,
+        training=training,
+    )  # fmt: skip
     return history, [np.asarray(variable) for variable in network.variables]
 
 
@@ -104,6 +109,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
             for left in whole.glob("*.np[yz]"):
                 (killed / left.name).write_bytes(left.read_bytes())
 
+    monkeypatch.setattr(scripts.fitting, "KEEPING_SHARE", np.inf)
     with monkeypatch.context() as patch:
         patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep)
         history, weights = run(whole, training=training)
@@ -127,6 +133,30 @@ def test_a_second_round_without_what_it_began_with_is_refused(kept: str, tmp_pat
     (tmp_path / kept).unlink()
     with pytest.raises(ValueError, match="start again without --resume"):
         run(tmp_path, training=replace(TAUGHT_TRAINING, taught_epochs=3), resume=True)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_what_follows_the_epochs_can_be_done_later(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    history, weights = run(tmp_path)
+    (tmp_path / "checkpoint.npz").unlink()
+    later_history, later_weights = run(tmp_path, resume=True)
+    assert "resuming after all 2 epochs" in capfd.readouterr().out
+    assert [entry["loss"] for entry in later_history] == [entry["loss"] for entry in history]
+    for one, other in zip(weights, later_weights, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
+    with np.load(tmp_path / EPOCHS_DONE) as stored:
+        assert sum(stored[name].nbytes for name in stored.files) < sum(w.nbytes for w in weights) + 10_000, "no optimiser in it"
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_epochs_that_are_shorter_than_a_look_at_them_are_not_all_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.fitting, "KEEPING_SHARE", 1e-9)
+    history, _ = run(tmp_path, training=replace(TRAINING, epochs=4, finishing_passes=0))
+    assert ["val_kind_image" in entry for entry in history] == [True, False, False, True]
 
 
 def test_half_way_is_the_mean() -> None:
@@ -157,6 +187,13 @@ def test_the_last_round_is_gentle_and_mixes_no_photos() -> None:
     assert (alone.start, alone.stop, alone.is_mixed) == (0, 2, False)
 
 
+def test_a_stretch_is_a_run_of_epochs_with_photos_of_one_size() -> None:
+    sizes = [(4, 4), (4, 4), (8, 8), (8, 8), (8, 8)]
+    assert list(Round(10, 15, 0.1, sizes).stretches(0)) == [(10, 12), (12, 15)]
+    assert list(Round(10, 15, 0.1, sizes).stretches(13)) == [(13, 15)]
+    assert list(Round(10, 15, 0.1, sizes).stretches(15)) == []
+
+
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 def test_photos_are_mixed_until_the_last_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +201,7 @@ def test_photos_are_mixed_until_the_last_round(tmp_path: Path, monkeypatch: pyte
     mix = PhotoMixing.call
 
     def keep_share(self: PhotoMixing, image: Any, present: Any) -> Any:
-        shares.append(self.share)
+        shares.append(self.share * float(self.active))
         return mix(self, image, present)
 
     monkeypatch.setattr(PhotoMixing, "call", keep_share)
@@ -235,7 +272,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
 
 def test_the_averages_stand_in_inside_the_block_alone() -> None:
     variable = keras.Variable(np.zeros(3, np.float32), name="weight")
-    optimizer = AveragingAdamW(0.1, use_ema=True, ema_momentum=0.9)
+    optimizer = AveragingAdamW(WarmupCosine(0.1, warmup_steps=0, total_steps=1_000), ema_momentum=0.9)
     optimizer.build([variable])
     for _ in range(5):
         optimizer.apply([np.ones(3, np.float32)], [variable])

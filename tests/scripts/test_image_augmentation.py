@@ -104,6 +104,16 @@ def test_only_the_chosen_share_of_photos_is_mixed() -> None:
     assert (all_own == 1).all()
 
 
+def test_mixing_can_be_switched_off_between_epochs() -> None:
+    layer = PhotoMixing(1.0, seed=3)
+    layer.active.assign(0.0)
+    image, own = layer(plain(40), np.ones(40, bool))
+    assert np.array_equal(np.asarray(image), plain(40))
+    assert (np.asarray(own) == 1).all()
+    layer.active.assign(1.0)
+    assert (np.asarray(layer(plain(40), np.ones(40, bool))[1]) < 1).any()
+
+
 def test_a_missing_photo_is_neither_mixed_nor_mixed_in() -> None:
     present = np.arange(40) % 4 != 0
     _, own = mixed(1.0, plain(40), present)

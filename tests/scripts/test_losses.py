@@ -38,9 +38,10 @@ def recogniser(**changes: Any) -> Recogniser:
     network: dict[str, Any] = {"max_tokens": 4, "embedding_width": EMBEDDING, "dimensions": (3, EMBEDDING)} | {
         key: changes.pop(key) for key in list(changes) if key in ("max_tokens", "image_height", "image_width")
     }
+    options = {key: changes.pop(key) for key in ("teachers", "taught_share") if key in changes}
     training: dict[str, Any] = {"label_smoothing": 0.0, "contrastive_weight": 0.0, "image_augmentation": "none"} | changes
     empty = keras.Sequential([keras.Input((1,))])
-    return Recogniser(empty, SPACE, NetworkConfig(**network), TrainingConfig(**training))
+    return Recogniser(empty, SPACE, NetworkConfig(**network), TrainingConfig(**training), **options)
 
 
 def given() -> dict[str, NDArray[Any]]:
@@ -151,6 +152,50 @@ def test_where_teachers_answer_the_photo_is_asked_for_their_answer_too() -> None
     assert doubting == pytest.approx(30 * TAUGHT_SHARE * PATTERN_WEIGHT["image"] * (HIERARCHY_WEIGHT + FLAT_WEIGHT), rel=0.01)
     nobody = targets(taught=np.roll(taught, 1, axis=0), labels=np.full_like(labels, -1))
     assert float(model.compute_loss(given(), nobody, outputs(sure=30.0))) < 1e-9, "an attribute without a label stays out"
+
+
+class FixedTeacher(keras.Model):  # type: ignore[misc]
+    """Says the same of every photo: `sure` logits for each item's label as rolled by `shift`."""
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self.answer = self.add_weight(shape=(ROWS, SPACE.logits_width), initializer="zeros")
+        self.answer.assign(np.roll(outputs(30.0)["image_logits"], shift, axis=0))
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.answer + 0.0 * keras.ops.sum(inputs["image"])
+
+
+def taught_now(model: Recogniser) -> NDArray[Any]:
+    answer: NDArray[Any] = np.asarray(model._teachers_answer(np.zeros((ROWS, 2, 2, 3), np.float32), np.ones(ROWS, bool)))
+    return answer
+
+
+def test_what_the_teachers_say_of_the_same_photo_is_their_share_of_the_photos_loss() -> None:
+    alone = given() | {"text_present": np.zeros(ROWS, bool)}
+    model = recogniser(teachers=[FixedTeacher(1), FixedTeacher(1)], taught_share=0.6)
+    right = outputs(30.0) | {"taught_now": taught_now(model)}
+    expected = 30 * 0.6 * PATTERN_WEIGHT["image"] * (HIERARCHY_WEIGHT + FLAT_WEIGHT)
+    assert loss(model, alone, targets(), right) == pytest.approx(expected, rel=0.01)
+    nobody = targets(labels=np.full_like(targets()["labels"], -1))
+    assert loss(model, alone, nobody, right) < 1e-4, "an attribute without a label stays out"
+    outliers = targets(image_familiar=np.zeros(ROWS, np.float32))
+    assert loss(model, alone, outliers, right | {"image_in_domain": np.full(ROWS, -50, np.float32)}) < 1e-4
+
+
+def test_teachers_who_differ_are_asked_for_their_mean() -> None:
+    answer = taught_now(recogniser(teachers=[FixedTeacher(0), FixedTeacher(1)], taught_share=0.6))
+    assert answer.shape == (ROWS, SPACE.published_width)
+    leaf = SPACE.heads[0]
+    assert np.sort(answer[:, leaf.offset : leaf.offset + leaf.size], axis=1)[:, -2:] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_teachers_are_neither_trained_nor_kept_in_checkpoints() -> None:
+    teacher = FixedTeacher()
+    model = recogniser(teachers=[teacher], taught_share=0.6)
+    assert not teacher.trainable_variables
+    assert all(variable is not teacher.answer for variable in model.kept_variables)
+    assert len(model.kept_variables) == len(recogniser().kept_variables)
 
 
 def test_a_made_outlier_is_not_asked_what_it_is() -> None:

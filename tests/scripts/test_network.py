@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from app.engine.runtimes.base import INPUT_NAMES, OUTPUT_NAMES
 from scripts.config import NetworkConfig
-from scripts.network import PHOTO_HEADS, BidirectionalGRU, build_network, multiply_accumulates
+from scripts.network import PHOTO_HEADS, BidirectionalGRU, build_network, multiply_accumulates, photo_reader
 
 TOKENS, LOGITS, EMBEDDING = 4, 5, 8
 
@@ -101,6 +101,29 @@ def test_a_missing_input_counts_for_nothing(network: keras.Model) -> None:
 def test_the_flags_do_not_change_what_is_read_alone(network: keras.Model) -> None:
     absent = batch() | {"image_present": np.zeros(3, bool), "text_present": np.zeros(3, bool)}
     assert same(answers(network, batch()), answers(network, absent), "image", "text")
+
+
+def test_a_photo_reader_says_what_its_network_says() -> None:
+    alone = build_network(config(max_tokens=0), vocabulary_size=1, logits_width=LOGITS)
+    given = batch() | {"token_ids": np.zeros((3, 1), np.int32)}
+    read = photo_reader(alone)({"image": given["image"], "image_present": given["image_present"]})
+    assert np.array_equal(np.asarray(read), answers(alone, given)["image_logits"])
+
+
+@pytest.mark.parametrize(("stem", "side"), [("small", 16), ("stride2", 8), ("stride4", 4)])
+def test_the_stem_decides_the_size_of_the_first_stage(stem: Any, side: int) -> None:
+    built = build_network(config(stem=stem), vocabulary_size=50, logits_width=LOGITS)
+    probe = keras.Model(built.inputs, built.get_layer("stage0_block0_out").output)
+    assert probe(batch(1)).shape[1] == side
+
+
+def test_a_vector_of_nothing_has_no_direction_and_a_finite_slope(network: keras.Model) -> None:
+    unit = network.get_layer("unit")
+    vectors = tf.Variable([[0.0] * EMBEDDING, [3.0, 4.0] + [0.0] * (EMBEDDING - 2)])
+    with tf.GradientTape() as tape:
+        result = unit(vectors)
+    assert np.asarray(result)[:, :2].tolist() == [[0.0, 0.0], [pytest.approx(0.6), pytest.approx(0.8)]]
+    assert np.isfinite(np.asarray(tape.gradient(result, vectors))).all()
 
 
 def test_an_item_does_not_depend_on_its_batch(network: keras.Model) -> None:

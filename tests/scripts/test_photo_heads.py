@@ -58,6 +58,28 @@ def test_the_photo_alone_is_answered_better_and_all_else_stays_bit_for_bit(monke
     assert not any(PHOTO_HEADS in path for path in trainable)
 
 
+def test_what_teachers_said_of_a_photo_counts_beside_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.photo_heads, "PASSES", 4)
+    monkeypatch.setattr(scripts.photo_heads, "LEARNING_RATE", 0.05)
+    rows, space, tokenizer = catalogue()
+    config = replace(NETWORK, photo_heads_width=16)
+    training = replace(TRAINING, image_augmentation="none")
+    taught = np.zeros((COUNT, space.published_width), np.float16)
+    for head in space.heads:
+        if not head.auxiliary:
+            taught[:, head.offset] = 1.0  # whatever the photo shows
+    chances = []
+    for said in (None, taught):
+        keras.utils.set_random_seed(1)
+        network = build_network(config, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)
+        model = Recogniser(network, space, config, training)
+        with steps_untraced():
+            read_photos_alone(model, rows, np.arange(COUNT), training=training, taught=said)
+        logits = outputs_of(network, rows.photos)["image_logits"][:, : space.heads[0].size]
+        chances.append(float((np.exp(logits[:, 0]) / np.exp(logits).sum(axis=1)).mean()))
+    assert chances[1] > chances[0] + 0.05
+
+
 def test_a_network_without_such_heads_is_left_as_it_is() -> None:
     rows, space, tokenizer = catalogue()
     network = build_network(NETWORK, vocabulary_size=tokenizer.vocabulary_size, logits_width=space.logits_width)

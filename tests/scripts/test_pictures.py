@@ -10,7 +10,7 @@ from PIL import Image
 
 from scripts.config import load_config
 from scripts.data.catalogue import Catalogue, load_catalogue
-from scripts.pictures import draw_run
+from scripts.pictures import draw_curves, draw_run
 from scripts.served_model import ServedModel
 from tests.scripts.conftest import MadeRun
 
@@ -27,6 +27,14 @@ def test_titles_with_prices_and_a_run_without_history_are_drawn(trained: MadeRun
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(10**6) or []) > 10
+
+
+def test_epochs_that_nobody_looked_at_leave_gaps_in_the_curves(tmp_path: Path) -> None:
+    history = [{"loss": 3.0}, {"loss": 2.0, "val_kind_image": 0.5}, {"loss": 1.0}, {"loss": 0.5, "val_kind_image": 0.75}]
+    draw_curves(tmp_path / "curves.png", history)
+    draw_curves(tmp_path / "none.png", [{"loss": entry["loss"]} for entry in history])
+    with Image.open(tmp_path / "curves.png") as picture, Image.open(tmp_path / "none.png") as empty:
+        assert picture.tobytes() != empty.tobytes()
 
 
 def test_a_split_without_rows_has_no_predictions(trained: MadeRun, catalogue: Catalogue, tmp_path: Path) -> None:

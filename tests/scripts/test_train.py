@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,29 @@ def test_a_small_catalogue_of_one_input_and_one_label_column_trains_and_exports(
     golden = bundle.golden_arrays()
     outputs = {name: golden[name] for name in golden if name.rsplit("_", 1)[-1] in ("logits", "domain", "embedding")}
     assert decisions(bundle, outputs, image=branch == "photo") == {"review"}
+
+
+@pytest.mark.usefixtures("fit_untraced")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_a_run_that_was_taught_stops_after_its_epochs_and_goes_on_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = write_shop(tmp_path / "shop", train=40, val=10, test=8)
+    teachers = '[teachers]\ncount = 1\nepochs = 1\nstem = "small"\nwidths = [4]\ndepths = [1]\nbatch_size = 20\n'
+    stopped = run_training(shop, tmp_path, epochs=1, network=teachers, flags=["--stop-after-epochs"])
+    assert stopped.status == 0
+    assert not stopped.bundle.exists()
+    assert "go on with --resume" in capsys.readouterr().out
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "runs").mkdir(parents=True)
+    shutil.copytree(stopped.run_dir, elsewhere / "runs" / stopped.name)
+    shutil.rmtree(elsewhere / "runs" / stopped.name / "teacher1")
+    run = run_training(shop, elsewhere, epochs=1, network=teachers, flags=["--resume"])
+    assert run.status == 0
+    assert load_bundle(run.bundle).manifest.training["epochs"] == 1
+    said = capsys.readouterr().out
+    assert "resuming after all 1 epochs" in said
+    assert "teacher 1" not in said
 
 
 @pytest.mark.slow

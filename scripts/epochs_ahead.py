@@ -1,0 +1,71 @@
+"""Epochs of batches, prepared by other processes while this one trains.
+
+Owns the processes. An accelerator is through an epoch in a second, where one core needs ten for its titles and made photos;
+on a machine of two cores there is nothing to gain. Refuses to know what an epoch consists of (`scripts.batches`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.batches import Rows, TrainingBatches
+
+_inherited: dict[int, tuple[Rows, NDArray[np.int64]]] = {}
+"""What the processes were forked with; nothing of it travels."""
+
+
+class EpochsAhead:
+    """A pool of `processes` for `train_rows` of `rows`; with 0 every epoch is prepared when it is asked for.
+
+    Make it before the first network: the processes are forked, and a library that multiplies on many threads must not be
+    running when that happens.
+    """
+
+    def __init__(self, rows: Rows, train_rows: NDArray[np.int64], processes: int = 0) -> None:
+        self._rows, self._train_rows, self._processes = rows, train_rows, processes
+        self._pool: ProcessPoolExecutor | None = None
+        if processes:
+            _inherited[id(self)] = rows, train_rows
+            self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork"))
+            self._pool.submit(int).result()  # forks all of them
+
+    def epochs(
+        self, options: Sequence[Mapping[str, Any]], *, rows: Rows | None = None, taught: NDArray[np.float16] | None = None
+    ) -> Iterator[TrainingBatches]:
+        """The batches of every epoch in turn; `options` are `TrainingBatches`' own. Rows other than those that the processes
+        have (smaller photos) are read here."""
+        if self._pool is None or (rows is not None and rows is not self._rows):
+            for each in options:
+                yield TrainingBatches(rows or self._rows, self._train_rows, taught=taught, **each)
+            return
+        waiting: deque[Future[TrainingBatches]] = deque()
+        left = deque(options)
+        while left or waiting:
+            while left and len(waiting) < self._processes + 1:
+                waiting.append(self._pool.submit(_prepare, id(self), left.popleft()))
+            batches = waiting.popleft().result()
+            batches.attach(self._rows, taught)
+            yield batches
+
+    def __enter__(self) -> EpochsAhead:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            _inherited.pop(id(self), None)
+
+
+def _prepare(pool: int, options: Mapping[str, Any]) -> TrainingBatches:
+    rows, train_rows = _inherited[pool]
+    batches = TrainingBatches(rows, train_rows, **options)
+    batches.make_photos()
+    return batches

@@ -1,0 +1,152 @@
+"""Larger networks that read photos alone, for a network to learn from.
+
+Owns training them, one after the other, each from its own seed. They see no title, are never served and need not fit a
+processor; what they know of a photo reaches the network by its own loss (`scripts.losses`). Refuses to know that loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.arithmetic import convolution_dtype
+from scripts.batches import Rows
+from scripts.config import NetworkConfig, TeachersConfig, TrainingConfig
+from scripts.epochs_ahead import EpochsAhead
+from scripts.fitting import fit, predict
+from scripts.labels import LabelSpace
+from scripts.losses import Recogniser
+from scripts.network import build_network, photo_reader
+
+TEACHERS_ANSWERS = "teachers_answers.npz"
+"""In the run's folder, for what is trained after the epochs."""
+
+
+def photo_teachers(
+    rows: Rows,
+    train_rows: NDArray[np.int64],
+    val_rows: NDArray[np.int64],
+    *,
+    config: TeachersConfig,
+    space: LabelSpace,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    run_dir: Path,
+    resume: bool,
+    ahead: EpochsAhead,
+) -> list[keras.Model]:
+    """`config.count` models of photos to logits (`scripts.network.photo_reader`). Each has a folder in the run's for its
+    checkpoints and logs; with `resume`, those that are there are not trained again."""
+    larger = replace(
+        network,
+        stem=config.stem,
+        widths=config.widths,
+        depths=config.depths,
+        dropout=config.dropout,
+        max_tokens=0,
+        photo_heads_width=0,
+    )
+    readers, answers = [], np.zeros(0, np.float32)
+    for number in range(1, config.count + 1):
+        own = replace(
+            training,
+            epochs=config.epochs,
+            taught_epochs=0,
+            unmixed_epochs=0,
+            batch_size=config.batch_size,
+            mixed_photo_share=config.mixed_photo_share,
+            contrastive_weight=0.0,
+            seed=training.seed + 1_000 * number,
+        )
+        folder = run_dir / f"teacher{number}"
+        folder.mkdir(exist_ok=True)
+        keras.utils.set_random_seed(own.seed)
+        built = build_network(
+            larger, vocabulary_size=1, logits_width=space.logits_width, convolution_dtype=convolution_dtype(own.bfloat16)
+        )
+        print(f"teacher {number} of {config.count}: {built.count_params() / 1e6:.1f} M parameters", flush=True)
+        model = Recogniser(built, space, larger, own)
+        fit(
+            model,
+            rows,
+            train_rows,
+            val_rows,
+            tokenizer=None,
+            space=space,
+            network=larger,
+            training=own,
+            run_dir=folder,
+            resume=resume,
+            ahead=ahead,
+        )
+        readers.append(photo_reader(built))
+        if len(val_rows):
+            answers = _joined(answers, predict(model, rows, val_rows, tokenizer=None)["image_logits"], space)
+            print(f"teachers so far: {_accuracies(answers, rows, val_rows, space)}", flush=True)
+    keras.utils.set_random_seed(training.seed)
+    return readers
+
+
+def answers_of(
+    readers: Sequence[keras.Model],
+    rows: Rows,
+    train_rows: NDArray[np.int64],
+    space: LabelSpace,
+    kept: Path,
+    *,
+    resume: bool,
+    batch_size: int = 512,
+) -> NDArray[np.float16] | None:
+    """float16[N, `space.published_width`]: for the training photos among the N rows the mean probabilities over the teachers
+    and over each photo as it is and mirrored, for what is trained after the epochs; zero in all other rows. They are written to
+    `kept`; without teachers, and with `resume`, they are read from there. None where there are none."""
+    chosen = train_rows[rows.photo_present[train_rows]]
+    taught = np.zeros((len(rows.titles), space.published_width), np.float16)
+    if not readers:
+        if not (resume and kept.exists()):
+            return None
+        with np.load(kept) as stored:
+            taught[chosen] = stored["taught"]
+        return taught
+    for start in tqdm(range(0, len(chosen), batch_size), desc="asking the teachers", unit="batch"):
+        asked = chosen[start : start + batch_size]
+        photos = np.zeros((batch_size, *rows.photos.shape[1:]), np.float32)  # of one size, as JAX compiles for each anew
+        photos[: len(asked)] = rows.photos[asked]
+        total = np.zeros(0, np.float32)
+        for reader in readers:
+            for view in (photos, photos[:, :, ::-1]):
+                given = {"image": np.ascontiguousarray(view), "image_present": np.ones(batch_size, np.bool_)}
+                total = _joined(total, np.asarray(reader.predict_on_batch(given), np.float32), space)
+        taught[asked] = (total / (2 * len(readers)))[: len(asked), : space.published_width]
+    np.savez_compressed(kept, taught=taught[chosen])
+    return taught
+
+
+def _joined(sum_of_others: NDArray[np.float32], logits: NDArray[np.float32], space: LabelSpace) -> NDArray[np.float32]:
+    """The sum of probabilities so far with one teacher's added."""
+    result = np.zeros_like(logits)
+    for head in space.heads:
+        part = slice(head.offset, head.offset + head.size)
+        raised = np.exp(logits[:, part] - logits[:, part].max(axis=1, keepdims=True))
+        result[:, part] = raised / raised.sum(axis=1, keepdims=True)
+    return result + sum_of_others if sum_of_others.size else result
+
+
+def _accuracies(answers: NDArray[np.float32], rows: Rows, val_rows: NDArray[np.int64], space: LabelSpace) -> str:
+    """Per head, its finest level, on the rows that have a photo and a label."""
+    shown, column = [], 0
+    for head in space.heads:
+        finest = len(head.levels) - 1
+        truth = rows.labels[val_rows, column + finest]
+        known = (truth >= 0) & rows.photo_present[val_rows]
+        guess = head.level_index(finest)[answers[:, head.offset : head.offset + head.size].argmax(axis=1)]
+        if known.any() and not head.auxiliary:
+            shown.append(f"{head.levels[finest]} {100 * (guess == truth)[known].mean():.2f}")
+        column += len(head.levels)
+    return ", ".join(shown)
