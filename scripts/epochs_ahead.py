@@ -7,6 +7,7 @@ on a machine of two cores there is nothing to gain. Refuses to know what an epoc
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -34,7 +35,13 @@ class EpochsAhead:
         self._pool: ProcessPoolExecutor | None = None
         if processes:
             _inherited[id(self)] = rows, train_rows
-            self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork"))
+            self._pool = ProcessPoolExecutor(
+                processes,
+                mp_context=multiprocessing.get_context("fork"),
+                # Ctrl-C is for the training, which then ends them; each would say a page about it.
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
             self._pool.submit(int).result()  # forks all of them
 
     def epochs(

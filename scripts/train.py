@@ -25,6 +25,7 @@ import numpy as np
 from app.engine.errors import BundleError
 from app.engine.settings import usable_cpus
 from app.engine.text import TitleTokenizer
+from scripts.argument_types import whole_number_between
 from scripts.arithmetic import convolution_dtype
 from scripts.batches import Rows, group_titles
 from scripts.calibrate import calibrate
@@ -287,9 +288,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--processes",
-        type=int,
-        default=max(0, usable_cpus() - 1) if usable_cpus() > 3 else 0,
-        help="processes that prepare epochs ahead (default here: %(default)s)",
+        type=whole_number_between(0, 256),
+        # Without an accelerator an epoch takes longer than its preparation, which the training's own thread does beside it.
+        default=usable_cpus() - 1 if keras.backend.backend() == "jax" else 0,
+        help="processes that prepare epochs ahead (default: with KERAS_BACKEND=jax one per core but one, else none)",
     )
     parser.add_argument(
         "--teacher",

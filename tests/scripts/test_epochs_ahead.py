@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,9 @@ def test_photos_of_another_size_are_read_here() -> None:
 def test_an_epoch_that_cannot_be_prepared_says_why() -> None:
     with EpochsAhead(ROWS, np.arange(TRAIN), 1) as ahead, pytest.raises(TypeError, match="no_such_option"):
         list(ahead.epochs([options(0) | {"no_such_option": 1}]))
+
+
+def test_ctrl_c_is_for_the_training_alone() -> None:
+    with EpochsAhead(ROWS, np.arange(TRAIN), 1) as ahead:
+        assert ahead._pool is not None
+        assert ahead._pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN

@@ -254,6 +254,18 @@ def test_the_help_shows_the_presets(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in shown
 
 
+def test_processes_are_counted_and_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts.train.parse_arguments(["--preset", "fashion", "--processes", "3"]).processes == 3
+    with pytest.raises(SystemExit):
+        scripts.train.parse_arguments(["--preset", "fashion", "--processes", "-1"])
+    assert "must be from 0 to 256" in capsys.readouterr().err
+
+
+def test_the_recorded_command_says_nothing_of_stops() -> None:
+    words = ["--preset", "fashion", "--stop-after-epochs", "--resume"]
+    assert scripts.train.command(scripts.train.parse_arguments(words)) == "python -m scripts.train --preset fashion"
+
+
 def test_the_recorded_command_repeats_the_run(trained: MadeRun) -> None:
     command = load_bundle(trained.bundle).manifest.training["command"]
     assert command.startswith("python -m scripts.train --config ")
