@@ -175,16 +175,18 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             column += len(head.levels)
         return total
 
-    def label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None) -> Any:
-        """Of logits float[B, L] of one pattern: the softmax of every head, each row weighed by `usable` float32[B]."""
+    def label_loss(self, logits: Any, labels: Any, usable: Any, taught: Any = None, *, smoothing: float | None = None) -> Any:
+        """Of logits float[B, L] of one pattern: the softmax of every head, each row weighed by `usable` float32[B]. `smoothing`
+        of the labels, where it is not the run's."""
+        smoothing = self.smoothing if smoothing is None else smoothing
         total, column = 0.0, 0
         for head in self.space.heads:
             scores = ops.log_softmax(logits[:, head.offset : head.offset + head.size], axis=-1)
             if len(head.levels) == 1:
-                each, known = self._cross_entropy(scores, labels[:, column])
+                each, known = _cross_entropy(scores, labels[:, column], smoothing)
                 weight = AUXILIARY_WEIGHT if head.auxiliary else FLAT_WEIGHT
             else:
-                each, known = self._path_loss(scores, head, labels, column)
+                each, known = self._path_loss(scores, head, labels, column, smoothing)
                 weight = HIERARCHY_WEIGHT
             if taught is not None and not head.auxiliary:
                 answers = ops.cast(taught[:, head.offset : head.offset + head.size], scores.dtype)
@@ -195,23 +197,17 @@ class Recogniser(keras.Model):  # type: ignore[misc]
             column += len(head.levels)
         return total
 
-    def _cross_entropy(self, log_probabilities: Any, target: Any) -> tuple[Any, Any]:
-        known = ops.cast(target >= 0, "float32")
-        index = ops.maximum(target, 0)
-        hit = ops.take_along_axis(log_probabilities, index[:, None], axis=1)[:, 0]
-        spread = ops.mean(log_probabilities, axis=-1)
-        return -((1 - self.smoothing) * hit + self.smoothing * spread), known
-
-    def _path_loss(self, log_probabilities: Any, head: Any, labels: Any, column: int) -> tuple[Any, Any]:
+    def _path_loss(self, log_probabilities: Any, head: Any, labels: Any, column: int, smoothing: float) -> tuple[Any, Any]:
         finest = len(head.levels) - 1
-        each, known = self._cross_entropy(log_probabilities, self._path_index(head, labels[:, column + finest]))
+        target = self._path_index(head, labels[:, column + finest])
+        each, known = _cross_entropy(log_probabilities, target, smoothing)
         each = each * known
         probabilities = ops.exp(log_probabilities)
         for level in reversed(range(finest)):
             target = labels[:, column + level]
             members = np.eye(len(head.level_labels(level)), dtype="float32")[head.level_index(level)]
             summed = ops.log(ops.matmul(probabilities, members) + 1e-7)
-            coarse, coarse_known = self._cross_entropy(summed, target)
+            coarse, coarse_known = _cross_entropy(summed, target, smoothing)
             # Where nothing finer is known, this level is the finest.
             each = each + coarse_known * coarse * (known * COARSE_WEIGHT + (1 - known))
             known = ops.maximum(known, coarse_known)
@@ -257,3 +253,9 @@ class Recogniser(keras.Model):  # type: ignore[misc]
 
 def _unit(vectors: Any) -> Any:
     return vectors / ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-9)
+
+
+def _cross_entropy(log_probabilities: Any, target: Any, smoothing: float) -> tuple[Any, Any]:
+    known = ops.cast(target >= 0, "float32")
+    hit = ops.take_along_axis(log_probabilities, ops.maximum(target, 0)[:, None], axis=1)[:, 0]
+    return -((1 - smoothing) * hit + smoothing * ops.mean(log_probabilities, axis=-1)), known

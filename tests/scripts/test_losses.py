@@ -91,6 +91,15 @@ def test_unsure_answers_cost_the_logarithm_of_the_choices() -> None:
     assert loss(recogniser(), given(), targets(labels=only_known), outputs(0.0)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_labels_are_smoothed_as_the_run_says_or_the_caller() -> None:
+    model, labels, everybody = recogniser(label_smoothing=0.2), targets()["labels"], np.ones(ROWS, np.float32)
+    sure = outputs(30.0)["image_logits"]
+    smoothed = float(model.label_loss(sure, labels, everybody))
+    assert smoothed > 3.0, "being this sure costs what smoothing says of the other labels"
+    assert float(model.label_loss(sure, labels, everybody, smoothing=0.2)) == pytest.approx(smoothed)
+    assert float(model.label_loss(sure, labels, everybody, smoothing=0.0)) == pytest.approx(0.0, abs=1e-4)
+
+
 def test_an_unknown_label_counts_for_nothing() -> None:
     nothing = np.full((ROWS, len(SPACE.columns)), -1, np.int32)
     for sure in (0.0, -30.0):
