@@ -139,7 +139,8 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     fitting_since = time.monotonic()
     with ahead:
         teachers = []
-        if config.network.image_height and not (arguments.resume and (run_dir / EPOCHS_DONE).exists()):
+        are_epochs_done = not config.training.all_epochs or (arguments.resume and (run_dir / EPOCHS_DONE).exists())
+        if config.network.image_height and not are_epochs_done:
             teachers = photo_teachers(
                 rows,
                 train_rows,

@@ -175,6 +175,16 @@ def test_a_run_that_was_taught_stops_after_its_epochs_and_goes_on_elsewhere(
     assert "teacher 1" not in said
 
 
+@pytest.mark.usefixtures("fit_untraced")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_a_run_without_epochs_trains_no_teachers(trained: MadeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = write_shop(tmp_path / "shop", train=40, val=10, test=8)
+    teachers = '[teachers]\ncount = 1\nepochs = 1\nstem = "small"\nwidths = [4]\ndepths = [1]\n'
+    run = run_training(shop, tmp_path, epochs=0, network=teachers, flags=["--from", str(trained.bundle)])
+    assert run.status == 0
+    assert "teacher 1" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("branch", "lost", "kept"), [("image", "colour", "material"), ("text", "material", "colour")])
 def test_without_a_branch_its_own_attribute_is_lost(
