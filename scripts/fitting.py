@@ -253,19 +253,26 @@ def validation_accuracy(
 ) -> dict[str, float]:
     """Accuracy per head and pattern on the validation rows, from the raw logits: `val_articleType_image` and so on."""
     outputs = predict(model, rows, val_rows, tokenizer=tokenizer)
-    result = {}
-    column = 0
+    found = {
+        pattern: accuracies(outputs[f"{pattern}_logits"], rows.labels[val_rows], space)
+        for pattern in ("fused", "image", "text")
+        if not (pattern == "image" and not model.has_image) and not (pattern == "text" and not model.has_text)
+    }
+    names = dict.fromkeys(name for each in found.values() for name in each)
+    return {f"val_{name}_{pattern}": found[pattern][name] for name in names for pattern in found}
+
+
+def accuracies(scores: NDArray[Any], labels: NDArray[np.int32], space: LabelSpace) -> dict[str, float]:
+    """How often the highest of scores float[N, at least the published width] is the label (int32[N, C]), by the name of every
+    published head's finest level; a level that no row has a label of is left out."""
+    result, column = {}, 0
     for head in space.heads:
         finest = len(head.levels) - 1
-        truth = rows.labels[val_rows, column + finest]
+        truth = labels[:, column + finest]
         known = truth >= 0
-        for pattern in ("fused", "image", "text"):
-            branch_off = (pattern == "image" and not model.has_image) or (pattern == "text" and not model.has_text)
-            if branch_off or not known.any() or head.auxiliary:
-                continue
-            scores = outputs[f"{pattern}_logits"][:, head.offset : head.offset + head.size]
-            guess = head.level_index(finest)[scores.argmax(axis=1)]
-            result[f"val_{head.levels[finest]}_{pattern}"] = float((guess == truth)[known].mean())
+        if known.any() and not head.auxiliary:
+            guess = head.level_index(finest)[scores[:, head.offset : head.offset + head.size].argmax(axis=1)]
+            result[head.levels[finest]] = float((guess == truth)[known].mean())
         column += len(head.levels)
     return result
 

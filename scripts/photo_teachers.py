@@ -19,10 +19,11 @@ from scripts.arithmetic import convolution_dtype
 from scripts.batches import Rows
 from scripts.config import NetworkConfig, TeachersConfig, TrainingConfig
 from scripts.epochs_ahead import EpochsAhead
-from scripts.fitting import fit, predict
+from scripts.fitting import accuracies, fit, predict
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.network import build_network, photo_reader
+from scripts.teaching import probabilities
 
 TEACHERS_ANSWERS = "teachers_answers.npz"
 """In the run's folder, for what is trained after the epochs."""
@@ -52,7 +53,8 @@ def photo_teachers(
         max_tokens=0,
         photo_heads_width=0,
     )
-    readers, answers = [], np.zeros(0, np.float32)
+    seen = val_rows[rows.photo_present[val_rows]]
+    readers, answers = [], np.zeros((len(seen), space.published_width), np.float32)
     for number in range(1, config.count + 1):
         own = replace(
             training,
@@ -86,9 +88,11 @@ def photo_teachers(
             ahead=ahead,
         )
         readers.append(photo_reader(built))
-        if len(val_rows):
-            answers = _joined(answers, predict(model, rows, val_rows, tokenizer=None)["image_logits"], space)
-            print(f"teachers so far: {_accuracies(answers, rows, val_rows, space)}", flush=True)
+        if len(seen):
+            logits = predict(model, rows, seen, tokenizer=None)["image_logits"]
+            answers += probabilities(logits[:, : space.published_width], space)
+            shown = (f"{name} {100 * value:.2f}" for name, value in accuracies(answers, rows.labels[seen], space).items())
+            print(f"teachers so far: {', '.join(shown)}", flush=True)
     keras.utils.set_random_seed(training.seed)
     return readers
 
@@ -118,35 +122,12 @@ def answers_of(
         asked = chosen[start : start + batch_size]
         photos = np.zeros((batch_size, *rows.photos.shape[1:]), np.float32)  # of one size, as JAX compiles for each anew
         photos[: len(asked)] = rows.photos[asked]
-        total = np.zeros(0, np.float32)
+        total = np.zeros((batch_size, space.published_width), np.float32)
         for reader in readers:
             for view in (photos, photos[:, :, ::-1]):
                 given = {"image": np.ascontiguousarray(view), "image_present": np.ones(batch_size, np.bool_)}
-                total = _joined(total, np.asarray(reader.predict_on_batch(given), np.float32), space)
-        taught[asked] = (total / (2 * len(readers)))[: len(asked), : space.published_width]
+                logits = np.asarray(reader.predict_on_batch(given), np.float32)[:, : space.published_width]
+                total += probabilities(logits, space)
+        taught[asked] = (total / (2 * len(readers)))[: len(asked)]
     np.savez_compressed(kept, taught=taught[chosen])
     return taught
-
-
-def _joined(sum_of_others: NDArray[np.float32], logits: NDArray[np.float32], space: LabelSpace) -> NDArray[np.float32]:
-    """The sum of probabilities so far with one teacher's added."""
-    result = np.zeros_like(logits)
-    for head in space.heads:
-        part = slice(head.offset, head.offset + head.size)
-        raised = np.exp(logits[:, part] - logits[:, part].max(axis=1, keepdims=True))
-        result[:, part] = raised / raised.sum(axis=1, keepdims=True)
-    return result + sum_of_others if sum_of_others.size else result
-
-
-def _accuracies(answers: NDArray[np.float32], rows: Rows, val_rows: NDArray[np.int64], space: LabelSpace) -> str:
-    """Per head, its finest level, on the rows that have a photo and a label."""
-    shown, column = [], 0
-    for head in space.heads:
-        finest = len(head.levels) - 1
-        truth = rows.labels[val_rows, column + finest]
-        known = (truth >= 0) & rows.photo_present[val_rows]
-        guess = head.level_index(finest)[answers[:, head.offset : head.offset + head.size].argmax(axis=1)]
-        if known.any() and not head.auxiliary:
-            shown.append(f"{head.levels[finest]} {100 * (guess == truth)[known].mean():.2f}")
-        column += len(head.levels)
-    return ", ".join(shown)
