@@ -149,6 +149,8 @@ class TeachersConfig:
     count: Annotated[int, Between(0, 100)] = 0
     """0 means none. Several are asked for the mean of their answers."""
     epochs: Annotated[int, Between(1, 10_000)] = 60
+    unmixed_epochs: Annotated[int, Between(0, 10_000)] = 0
+    """As `training.unmixed_epochs`. Ten are worth half a point of a teacher's articles."""
     stem: Literal["small", "stride2", "stride4"] = "stride2"
     widths: Annotated[tuple[int, ...], Between(1, 4096)] = (64, 128, 256, 512)
     depths: Annotated[tuple[int, ...], Between(1, 64)] = (2, 2, 3, 2)

@@ -78,7 +78,7 @@ def fit(
     ahead = ahead or EpochsAhead(rows, train_rows)
     with_photo = train_rows[rows.photo_present[train_rows]]
     sized, size, taught = rows, rows.photos.shape[1:3], None
-    kept_at, keeping_took = time.monotonic(), math.inf
+    kept_at, keeping_took, looks = time.monotonic(), math.inf, 0
     with _scalars(run_dir / "tensorboard") as write_scalar:
         for this in rounds(network, training, has_image=bool(network.image_height and len(with_photo))):
             if len(history) > this.stop:
@@ -114,7 +114,10 @@ def fit(
                         write_scalar(name, value, epoch)
                     if is_kept:
                         save_checkpoint(checkpoint, model, [optimizer], {"history": history})
-                        keeping_took, kept_at = min(keeping_took, time.monotonic() - kept_at), time.monotonic()
+                        looks += 1
+                        if looks > 1:  # the first may have compiled, for a minute: no measure of the others
+                            keeping_took = min(keeping_took, time.monotonic() - kept_at)
+                        kept_at = time.monotonic()
                     _print_epoch(epoch, training, size, entry, space)
             optimizer.use_averages(model.trainable_variables)
             if this.is_taught:

@@ -60,7 +60,7 @@ def photo_teachers(
             training,
             epochs=config.epochs,
             taught_epochs=0,
-            unmixed_epochs=0,
+            unmixed_epochs=config.unmixed_epochs,
             batch_size=config.batch_size,
             mixed_photo_share=config.mixed_photo_share,
             contrastive_weight=0.0,

@@ -19,7 +19,7 @@ from tests.scripts.conftest import steps_untraced
 from tests.scripts.test_finishing import COUNT, NETWORK, TRAINING, catalogue
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-CONFIG = TeachersConfig(count=2, epochs=1, stem="small", widths=(4, 6), depths=(1, 1), batch_size=16)
+CONFIG = TeachersConfig(count=2, epochs=1, unmixed_epochs=1, stem="small", widths=(4, 6), depths=(1, 1), batch_size=16)
 TRAIN_ROWS, VAL_ROWS = np.arange(COUNT - 6), np.arange(COUNT - 6, COUNT)
 
 
