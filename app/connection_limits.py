@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from app import metrics
 from app.lone_client import LoneClient
-from app.protocol import Gate, ItemlensHttpProtocol, Refusal, bare_answer
+from app.protocol import Gate, ItemlensHttpProtocol, bare_answer
+from app.request_head import Refusal
 from app.settings import Settings
 
 if sys.platform == "linux":

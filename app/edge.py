@@ -163,8 +163,9 @@ class BodyLimit:
         is_stream = is_bulk(context.headers)
         limit = self.max_bulk_body_bytes if is_stream else self.max_body_bytes
         declared = context.headers.get(b"content-length", b"")
-        # More than 18 digits is more than any limit; int() of thousands of digits would raise.
-        length = 0 if not declared.isdigit() else int(declared) if len(declared) <= 18 else limit + 1
+        # More than 18 digits is more than any limit; int() of thousands of digits would raise. Zeros in front say nothing.
+        digits = declared.lstrip(b"0") or b"0"
+        length = 0 if not declared.isdigit() else int(digits) if len(digits) <= 18 else limit + 1
         if length > limit:
             await refuse_unread(_too_large(limit), scope, receive, send)
             return

@@ -21,6 +21,7 @@ from app.expectation import FRAMING, closed_unless_asked, may_wait
 from app.http10 import without_chunks
 from app.joined_writes import JoinedWrites
 from app.request_cycle import RequestCycle
+from app.request_head import MALFORMED, Refusal, check_head
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -33,23 +34,6 @@ may overtake the refusal."""
 UNREAD_BODY_BYTES = 256 * 1024
 """How much of a body may wait for the application before the connection is read no further. A shop's photo in base64 fits:
 below its size each request would be paused and resumed."""
-
-
-class Refusal(Exception):
-    """Raised while a message is parsed: the rest of the connection is not read. `reason` is a label of a metric."""
-
-    def __init__(self, status: int, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.reason = reason
-        self.text = text
-
-    def anew(self) -> Refusal:
-        """To be raised. An exception raised again and again keeps every frame that it ever left, connection and all."""
-        return Refusal(self.status, self.reason, self.text)
-
-
-MALFORMED = Refusal(400, "malformed", "The request is not well-formed HTTP (RFC 9112).")
 
 
 def bare_answer(refusal: Refusal) -> bytes:
@@ -214,7 +198,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._is_repeating_head:
             return
-        self._check_head()
+        check_head(self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
         if type(self.cycle) is RequestResponseCycle:
             RequestCycle.take_over(self.cycle)
@@ -223,20 +207,6 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         if self._refusal is not None:
             self._answer_unread(self._refusal)
-
-    def _check_head(self) -> None:
-        """What the parser lets through though two readers may read it differently. Raises `Refusal`."""
-        version = self.parser.get_http_version()
-        names = [name for name, _ in self.headers]
-        hosts = names.count(b"host")
-        if version == "1.1":
-            well_formed = hosts == 1  # RFC 9112, section 3.2
-        elif version == "1.0":
-            well_formed = hosts <= 1 and b"transfer-encoding" not in names  # section 6.1: it may have been smuggled
-        else:
-            well_formed = False
-        if not well_formed:
-            raise MALFORMED.anew()
 
     def on_body(self, body: bytes) -> None:
         cycle = cast("RequestCycle", self.cycle)

@@ -33,6 +33,8 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.fetch.fetcher import PhotoFetcher
 
+_MAX_QUERY_FIELDS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class _Batch(Generic[OptionsT]):
@@ -127,10 +129,13 @@ def query_options(request: Request, options: type[OptionsT]) -> Mapping[str, str
     """The query as options; a repeated `attributes` is a list. Raises `ProblemError` for anything else repeated."""
     try:
         pairs = parse_qsl(
-            request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=256
+            request.scope["query_string"].decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_QUERY_FIELDS,
         )
     except ValueError:
-        detail = "The query cannot be read: percent-encode it as UTF-8."
+        detail = f"The query cannot be read: percent-encode it as UTF-8, {_MAX_QUERY_FIELDS} parameters at most."
         raise ProblemError("invalid_request", detail, errors=[FieldError("", detail)]) from None
     return _collect(pairs, options)
 

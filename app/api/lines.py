@@ -6,6 +6,7 @@ Refuses to know what is in them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from starlette.types import Receive
 from app.api.body import receive_chunk
 from app.body_budget import BodyLease
 from app.errors import ProblemError
+
+_BLANK_LINES = re.compile(rb"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ async def read_lines(receive: Receive, lease: BodyLease, *, max_line_bytes: int,
     more = True
     while more:
         chunk, more = await receive_chunk(receive, stall_timeout_s=stall_timeout_s)
-        *complete, rest = chunk.split(b"\n")
+        # A body of line ends alone would be a million parts a megabyte, each of them nothing.
+        *complete, rest = _BLANK_LINES.sub(b"\n", chunk).split(b"\n")
         for part in complete:
             if is_skipping:
                 is_skipping = False

@@ -73,7 +73,7 @@ def _render(model: ModelDescription) -> ModelDescriptionAnswer:
     )
 
 
-@router.head("/v1/models", include_in_schema=False)
+@router.head("/v1/models", include_in_schema=False, response_model_exclude_none=True)
 @router.get(
     "/v1/models",
     summary="List the models",
@@ -85,7 +85,7 @@ async def list_models(engine: EngineDep) -> ModelListAnswer:
     return ModelListAnswer(models=[_render(model) for model in engine.models()])
 
 
-@router.head("/v1/models/{name}", include_in_schema=False)
+@router.head("/v1/models/{name}", include_in_schema=False, response_model_exclude_none=True)
 @router.get(
     "/v1/models/{name}",
     summary="Describe one model",

@@ -7,9 +7,10 @@ its title. Refuses to know batching, outputs and HTTP.
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from app.engine.errors import (
     TextTooLongError,
     without_frames,
 )
+from app.engine.fair_threads import FairThreads
 from app.engine.items import EmbeddingModality, Item, Modality
 from app.engine.masking import mask_personal_data
 from app.engine.photo_decoder import HeavierPhotoError, PhotoDecoder, Weight
@@ -33,7 +35,7 @@ from app.engine.priority import give_way
 from app.engine.runtimes.base import ModelSpec
 from app.engine.settings import EngineSettings
 from app.engine.submission import ItemRow, Submission
-from app.engine.text import TitleTokenizer
+from app.engine.text import TitleTokenizer, canonical_title
 from app.metrics import DECODE_DURATION_SECONDS, record
 
 logger = structlog.get_logger(__name__)
@@ -74,7 +76,7 @@ class ItemReader:
             raise ImageTooLargeError(
                 f"The photo has more than {self.settings.max_image_bytes} bytes; send a smaller one.", field="image"
             )
-        if item.text is not None and len(item.text) > self.settings.max_text_chars:
+        if item.text is not None and _is_longer(item.text, self.settings.max_text_chars):
             raise TextTooLongError(
                 f"The title has more than {self.settings.max_text_chars} characters; shorten it.", field="text"
             )
@@ -86,7 +88,10 @@ class ItemReader:
         tokens = None
         if has_title and self.tokenizer is not None and modality != "image":
             title = item.text or ""
-            tokens = self.tokenizer.encode(mask_personal_data(title) if self.settings.mask_personal_data else title)
+            if self.settings.mask_personal_data:
+                # Of every spelling alike: a letter apart from its accent would end an e-mail address for the mask alone.
+                title = mask_personal_data(canonical_title(title))
+            tokens = self.tokenizer.encode(title)
             if not tokens.any():
                 tokens = None
                 if not has_photo:
@@ -117,6 +122,13 @@ class ItemReader:
         return InputNotSupportedError(f"An embedding of the {modality} needs an item with a {needed}.", field=modality)
 
 
+def _is_longer(text: str, most_chars: int) -> bool:
+    """In characters of its composed form, so that both spellings of an accent count the same. A few marks at most make one."""
+    if len(text) <= most_chars or len(text) > 4 * most_chars:
+        return len(text) > most_chars
+    return len(unicodedata.normalize("NFC", text)) > most_chars
+
+
 _PRESENT = np.array(True)
 
 
@@ -130,11 +142,10 @@ class DecodePool:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.photos = PhotoDecoder(settings)
-        self._executor = ThreadPoolExecutor(
-            settings.effective_decode_threads, thread_name_prefix="decode", initializer=give_way
-        )
+        # In turn: a request of many slow photos must not hold up another's only one.
+        self._threads = FairThreads(settings.effective_decode_threads, name="decode", initializer=give_way)
         # Large photos wait for their process on a thread of their own, and nothing else waits behind them.
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="decode-large", initializer=give_way)
+        self._large = FairThreads(1, name="decode-large", initializer=give_way)
         self._reads_in_runtime = settings.effective_decode_threads == settings.effective_runtime_threads == 1
 
     def start(
@@ -162,19 +173,19 @@ class DecodePool:
         titles = [index for index in indices if items[index].image is None]
         for index in indices:
             if items[index].image is not None:
-                self._executor.submit(reading.settle, index, Weight.ORDINARY)
+                self._threads.submit(submission, partial(reading.settle, index, Weight.ORDINARY))
         if titles:
-            self._executor.submit(reading.settle_all, titles)
+            self._threads.submit(submission, partial(reading.settle_all, titles))
 
     def settle_later(self, reading: _Reading, index: int, weight: Weight) -> None:
         """Settle an item on a thread that may take as long as its photo does."""
-        threads = self._large if weight is Weight.LARGE else self._executor
-        threads.submit(reading.settle, index, weight)
+        threads = self._large if weight is Weight.LARGE else self._threads
+        threads.submit(reading.submission, partial(reading.settle, index, weight))
 
     def close(self) -> None:
         """Wait for the threads to end. Every submission must have been settled or abandoned before."""
-        self._executor.shutdown(wait=True)
-        self._large.shutdown(wait=True)
+        self._threads.shutdown()
+        self._large.shutdown()
         self.photos.close()
 
 

@@ -17,12 +17,14 @@ from app.engine.settings import EngineSettings
 
 MAX_THREAD_SCANS = 20
 """Passes over a progressive JPEG that a thread may take on: encoders write about ten. Each costs as much as a plain photo."""
-_LIGHT_BYTES = 8 * 1024 * 1024
-"""Any camera's JPEG, a PNG of 1.5 megapixels: up to some 50 ms. Who waits behind it hardly notices."""
-
-
-_QUICK_BYTES, _QUICK_DECODE_BYTES, _QUICK_PIXELS = 256 * 1024, 2 * 1024 * 1024, 4_000_000
-"""Encoded, in memory, and seen: a shop's photo, in some 5 ms."""
+MAX_THREAD_PIXELS = 16_000_000
+"""Worked out in a thread: up to some 250 ms, in which the next in turn has to wait. A PNG of one colour is 6 kB at any size,
+so bytes say nothing of the time."""
+_LIGHT_BYTES, _LIGHT_PIXELS = 8 * 1024 * 1024, 2_500_000
+"""In memory, and worked out. Any camera's JPEG, a PNG of 1.5 megapixels: up to some 50 ms. Who waits behind it hardly
+notices."""
+_QUICK_BYTES, _QUICK_DECODE_BYTES, _QUICK_PIXELS, _QUICK_SEEN_PIXELS = 256 * 1024, 2 * 1024 * 1024, 500_000, 4_000_000
+"""Encoded, in memory, worked out, and seen: a shop's photo, in some 5 ms."""
 
 
 class Weight(IntEnum):
@@ -89,8 +91,10 @@ class PhotoDecoder:
         """What cannot be sized up is large."""
         if header is None or header.decode_bytes > self._settings.decode_thread_bytes or header.scans > MAX_THREAD_SCANS:
             return Weight.LARGE
-        if header.scans > 1 or header.decode_bytes > _LIGHT_BYTES:
+        if header.decoded_pixels > MAX_THREAD_PIXELS:
+            return Weight.LARGE
+        if header.scans > 1 or header.decode_bytes > _LIGHT_BYTES or header.decoded_pixels > _LIGHT_PIXELS:
             return Weight.ORDINARY
-        if encoded_bytes > _QUICK_BYTES or header.decode_bytes > _QUICK_DECODE_BYTES or header.pixels > _QUICK_PIXELS:
-            return Weight.LIGHT
-        return Weight.QUICK
+        is_quick = encoded_bytes <= _QUICK_BYTES and header.decode_bytes <= _QUICK_DECODE_BYTES
+        is_quick = is_quick and header.decoded_pixels <= _QUICK_PIXELS and header.pixels <= _QUICK_SEEN_PIXELS
+        return Weight.QUICK if is_quick else Weight.LIGHT

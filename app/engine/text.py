@@ -22,8 +22,8 @@ _SPACES = re.compile(r"\s+")
 _MAX_CLEAN_CHARS = 512
 
 
-def clean_title(text: str) -> str:
-    """The canonical form of a title: NFKC, lower case, no control or invisible characters, single spaces.
+def canonical_title(text: str) -> str:
+    """A title in its own case: NFKC, no control or invisible characters, single spaces.
 
     Two spellings of one text (composed or decomposed accents, full-width letters) give one result.
     """
@@ -33,7 +33,12 @@ def clean_title(text: str) -> str:
         text = "".join(c if unicodedata.category(c)[0] != "C" else " " if c in "\t\n\r\v\f" else "" for c in text)
         # What was invisible may have kept a letter from its accent.
         text = unicodedata.normalize("NFKC", text)
-    return _SPACES.sub(" ", text.lower()).strip()[:_MAX_CLEAN_CHARS]
+    return _SPACES.sub(" ", text).strip()
+
+
+def clean_title(text: str) -> str:
+    """What the tokenizer reads: `canonical_title` in lower case, cut."""
+    return canonical_title(text).lower()[:_MAX_CLEAN_CHARS]
 
 
 class TitleTokenizer:

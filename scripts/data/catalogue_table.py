@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.masking import mask_personal_data
+from app.engine.text import canonical_title
 from scripts.config import CatalogueConfig, PhotoSource, RunConfig
 from scripts.data.errors import CatalogueError
 from scripts.data.report import RowIssue
@@ -139,7 +140,7 @@ def _candidates(
     columns = table.columns
     empty = [""] * len(table.lines)
     # As in the service: what the model sees in training is what it will see.
-    titles = [mask_personal_data(title).strip() for title in columns.get(catalogue.text_column or "", empty)]
+    titles = [mask_personal_data(canonical_title(title)).strip() for title in columns.get(catalogue.text_column or "", empty)]
     splits = columns.get(catalogue.split_column or "")
     ids = columns.get(catalogue.id_column or "id", empty)
     cells = columns.get(catalogue.image_column or "", empty)

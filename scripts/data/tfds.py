@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app.engine.errors import ItemError
 from app.engine.images import IMAGE_PREPROCESSING_VERSION, decode_photo
 from app.engine.masking import mask_personal_data
+from app.engine.text import canonical_title
 from scripts.config import CatalogueConfig, RunConfig
 from scripts.data.errors import CatalogueError, missing_column_message
 from scripts.data.photo_cache import MAX_PHOTO_PIXELS, Decoded, DecodedPhotos, cached_photos
@@ -90,7 +91,10 @@ def read_tfds(config: RunConfig, *, cache_dir: Path, limit: int | None) -> Sourc
     labelled = [row for row in chosen if any(t and t not in unknown for t in texts[row][: len(source.label_columns)])]
     issues = [RowIssue(row + 1, str(row), "no_label") for row in sorted(set(chosen) - set(labelled))]
     # As in the service: what the model sees in training is what it will see.
-    titles = {row: mask_personal_data(texts[row][-1]).strip() if config.catalogue.text_column else "" for row in labelled}
+    titles = {
+        row: mask_personal_data(canonical_title(texts[row][-1])).strip() if config.catalogue.text_column else ""
+        for row in labelled
+    }
     decoded = _decode_all(source, config, labelled, titles, hashes, cache_dir)
     rows, present = [], []
     for row, problem in zip(labelled, decoded.problems, strict=True):

@@ -174,6 +174,23 @@ async def test_of_lines_only_those_that_are_handed_on_stay_counted() -> None:
     assert budget.held_bytes == sum(line.held_bytes for line in lines) == 24
 
 
+@pytest.mark.parametrize("blank", [b"\n", b" \n", b"\r\n", b"\t \n"])
+async def test_blank_lines_cost_hardly_more_than_their_transfer(blank: bytes) -> None:
+    chunks = [blank * (262_144 // len(blank)) for _ in range(16)]
+    chunks = [b'{"a": 1}', *chunks, b'{"b": 2}', b"\n", *chunks]
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    budget = BodyBudget(1_000_000)
+    started = time.process_time()
+    lines = [line async for line in read_lines(receive, BodyLease(budget), max_line_bytes=300_000, stall_timeout_s=1)]
+    # 8 MiB; one by one they took seconds.
+    assert time.process_time() - started < 0.5
+    assert [line.content.strip() for line in lines if isinstance(line.content, bytes)] == [b'{"a": 1}', b'{"b": 2}']
+    assert budget.held_bytes == sum(line.held_bytes for line in lines)
+
+
 async def test_a_lease_gives_back_what_it_took_and_no_more() -> None:
     budget = BodyBudget(100)
     first, second = BodyLease(budget), BodyLease(budget)

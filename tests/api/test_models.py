@@ -30,6 +30,12 @@ async def test_one_model_is_the_lists_entry(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/models/mnist")).json() == listed
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/fashion", "/v1/models/mnist"])
+async def test_head_says_how_long_the_answer_to_get_is(client: httpx.AsyncClient, path: str) -> None:
+    get, head = await client.get(path), await client.head(path)
+    assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
 @pytest.mark.parametrize("name", ["nope", "%2e%2e", "a%00b", "é", "x" * 5000])
 async def test_an_unknown_model_is_404(client: httpx.AsyncClient, name: str) -> None:
     response = await client.get(f"/v1/models/{name}")

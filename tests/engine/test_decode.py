@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,35 @@ def test_personal_data_in_a_title_is_masked_before_it_is_read(reader: ItemReader
     assert not np.array_equal(unmasked.read(Item(text="Grey a@b.org shirt"), "fused", PHOTOS).values["token_ids"], plain)
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Grey j\u00fcrgen@m\u00fcller.de shirt",
+        "Grey john\uff20example.com shirt",
+        "Grey m\u00f3vil 6123456 shirt",
+        "Grey 4111  1111\t1111\n1111 shirt",
+        "Grey 4111\u200b1111\u200b1111\u200b1111 shirt",
+        "Grey +49\u200b170\u200b1234567 shirt",
+    ],
+)
+def test_personal_data_is_masked_in_every_spelling(reader: ItemReader, title: str) -> None:
+    reader = replace(reader, settings=replace(SETTINGS, max_text_chars=100))
+    masked = "Grey m\u00f3vil shirt" if "vil" in title else "Grey shirt"
+    plain = reader.read(Item(text=masked), "fused", PHOTOS).values["token_ids"]
+    for form in ("NFC", "NFD"):
+        row = reader.read(Item(text=unicodedata.normalize(form, title)), "fused", PHOTOS).values["token_ids"]
+        assert np.array_equal(row, plain), form
+
+
+def test_a_decomposed_title_may_be_as_long_as_a_composed_one(reader: ItemReader) -> None:
+    title = "\ud55c\uad6d\uc2e0\ubc1c" * (SETTINGS.max_text_chars // 4)
+    for form in ("NFC", "NFD"):
+        assert reader.read(Item(text=unicodedata.normalize(form, title)), "fused", PHOTOS).inputs == ("text",)
+    for text in (title + "\ud55c", unicodedata.normalize("NFD", title + "\ud55c"), "x" * 10_000_000):
+        with pytest.raises(TextTooLongError):
+            reader.read(Item(text=text), "fused", PHOTOS)
+
+
 def test_a_title_of_personal_data_alone_counts_as_absent(reader: ItemReader) -> None:
     assert reader.read(Item(PHOTO, "jane@example.com"), "fused", PHOTOS).inputs == ("image",)
     with pytest.raises(EmptyItemError):
@@ -226,6 +256,35 @@ async def test_ordinary_photos_do_not_wait_for_large_ones(
     assert held.unsettled == 4
     may_end.set()
     assert all(isinstance(outcome, UndecodableImageError) for outcome in await asyncio.wait_for(held.wait(), 5))
+    await batcher.close(grace_s=1.0)
+    pool.close()
+
+
+@on_any_cores
+@pytest.mark.anyio
+async def test_one_slow_photo_waits_for_one_of_a_request_with_many(
+    reader: ItemReader, doubling: DoublingRuntime, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
+) -> None:
+    turns = threading.Semaphore(0)
+
+    def take_turn(*args: object, **kwargs: object) -> object:
+        turns.acquire(timeout=5)
+        raise UndecodableImageError("The photo is damaged.", field="image")
+
+    monkeypatch.setattr("app.engine.photo_decoder.PhotoProcess.decode_photo", take_turn)
+    slow = Item(many_scans(30, 8, 8))
+    batcher = Batcher(doubling, plan_batches({1: 0.001}), model="fair", max_queue_items=64)
+    pool = DecodePool(replace(settings, max_image_bytes=1 << 20))
+    many, one = batcher.admit(40, timeout_s=None), batcher.admit(1, timeout_s=None)
+    pool.start(reader, batcher, many, [slow] * 40, modality="fused")
+    pool.start(reader, batcher, one, [slow], modality="fused")
+    for _ in range(3 * 2):  # all threads may have begun with the many
+        turns.release()
+    await asyncio.wait_for(one.wait(), 5)
+    assert many.unsettled > 30
+    for _ in range(40):
+        turns.release()
+    await asyncio.wait_for(many.wait(), 5)
     await batcher.close(grace_s=1.0)
     pool.close()
 

@@ -16,7 +16,7 @@ from app.engine.errors import ImageTooLargeError, ItemError, UndecodableImageErr
 from app.engine.images import decode_photo
 from app.engine.photo_decoder import HeavierPhotoError, PhotoDecoder, Weight
 from app.engine.settings import EngineSettings
-from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, mutations, valid_photos
+from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, mutations, png, valid_photos
 
 # As in the service, where the engine silences them: here they would be errors, and an error a refusal.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -95,6 +95,11 @@ def test_ordinary_photos_need_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
         decoder.decode(data, height=HEIGHT, width=WIDTH, at_most=Weight.ORDINARY)
 
 
+def plain_png(width: int, height: int) -> bytes:
+    """A bit a pixel, all alike: a few kilobytes at any size."""
+    return png(width, height, 1, 0, bytes((1 + (width + 7) // 8) * height))
+
+
 @pytest.mark.parametrize(
     ("data", "weight"),
     [
@@ -106,6 +111,9 @@ def test_ordinary_photos_need_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.param(encode(drawing(1600, 2000), "PNG"), Weight.ORDINARY, id="large-screenshot"),
         pytest.param(encode(drawing(600, 800), "JPEG", progressive=True), Weight.ORDINARY, id="progressive"),
         pytest.param(many_scans(30), Weight.LARGE, id="scans"),
+        pytest.param(plain_png(2000, 1500), Weight.ORDINARY, id="plain-3-megapixels"),
+        pytest.param(plain_png(7000, 7100), Weight.LARGE, id="plain-49-megapixels"),
+        pytest.param(encode(Image.new("L", (7000, 7100)), "JPEG"), Weight.LIGHT, id="baseline-49-megapixels"),
     ],
 )
 def test_a_photo_is_left_to_whoever_can_wait_for_it(data: bytes, weight: Weight, monkeypatch: pytest.MonkeyPatch) -> None:

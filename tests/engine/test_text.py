@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.text import PADDING_ID, TitleTokenizer, clean_title
+from app.engine.text import PADDING_ID, TitleTokenizer, canonical_title, clean_title
 from scripts.benchmark.processes import resident_mib
 
 TITLES = ["Puma Men Grey T-shirt", "Puma Men Blue T-shirt", "Nike Women Running Shoes", "Café au Lait Mug", "Casio Watch"] * 3
@@ -60,6 +60,12 @@ def test_a_clean_title_is_clean(title: str) -> None:
 @given(anything)
 def test_the_normal_form_of_a_title_does_not_matter(title: str) -> None:
     assert clean_title(unicodedata.normalize("NFD", title)) == clean_title(unicodedata.normalize("NFC", title))
+
+
+@given(anything)
+def test_the_canonical_form_is_on_the_way_to_the_clean_one(title: str) -> None:
+    assert clean_title(canonical_title(title)) == clean_title(title)
+    assert canonical_title(unicodedata.normalize("NFD", title)) == canonical_title(unicodedata.normalize("NFC", title))
 
 
 def test_an_endless_title_is_cut() -> None:

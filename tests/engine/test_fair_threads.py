@@ -1,0 +1,71 @@
+"""Who asks for much waits behind himself, not before others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import structlog.testing
+
+from app.engine.fair_threads import FairThreads
+
+
+def test_callers_are_served_in_turn_and_each_in_order() -> None:
+    threads = FairThreads(1, name="test", initializer=lambda: None)
+    done: list[tuple[str, int]] = []
+    may_begin, hog, other = threading.Event(), object(), object()
+    threads.submit(object(), lambda: may_begin.wait(5))
+    for number in range(50):
+        threads.submit(hog, partial(done.append, ("hog", number)))
+    for number in range(2):
+        threads.submit(other, partial(done.append, ("other", number)))
+    may_begin.set()
+    threads.shutdown()
+    assert done[:4] == [("hog", 0), ("other", 0), ("hog", 1), ("other", 1)]
+    assert done[4:] == [("hog", number) for number in range(2, 50)]
+
+
+def test_as_many_threads_work_as_there_is_work_for() -> None:
+    begun = threading.Semaphore(0)
+    initialised: list[str] = []
+    threads = FairThreads(3, name="test", initializer=lambda: initialised.append(threading.current_thread().name))
+    may_end = threading.Event()
+
+    def work() -> None:
+        begun.release()
+        may_end.wait(5)
+
+    for _ in range(5):
+        threads.submit(threads, work)
+    for _ in range(3):
+        assert begun.acquire(timeout=5)
+    assert not begun.acquire(timeout=0.05), "three at once and no more"
+    may_end.set()
+    threads.shutdown()
+    assert sorted(initialised) == ["test-0", "test-1", "test-2"]
+
+
+def test_a_thread_that_rests_takes_the_next_task() -> None:
+    threads = FairThreads(4, name="test", initializer=lambda: None)
+    for _ in range(3):
+        done = threading.Event()
+        threads.submit(threads, done.set)
+        assert done.wait(5)
+        give_up_s = time.monotonic() + 5
+        while threads._idle != len(threads._threads) and time.monotonic() < give_up_s:
+            time.sleep(0.001)
+    assert len(threads._threads) == 1
+    threads.shutdown()
+    assert not threads._threads[0].is_alive()
+
+
+def test_a_task_that_raises_ends_nothing() -> None:
+    threads = FairThreads(1, name="test", initializer=lambda: None)
+    done = threading.Event()
+    with structlog.testing.capture_logs() as logs:
+        threads.submit(threads, lambda: 1 / 0)
+        threads.submit(threads, done.set)
+        assert done.wait(5)
+        threads.shutdown()
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("task_failed", "ZeroDivisionError")]
