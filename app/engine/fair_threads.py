@@ -27,7 +27,7 @@ class FairThreads:
         # Keys are the callers' identities, which nobody else can have while their tasks, which hold them, wait.
         self._waiting: dict[int, deque[Task]] = {}
         self._turns: deque[int] = deque()
-        self._idle = 0
+        self._idle = self._tasks = 0
         self._is_closing = False
 
     def submit(self, caller: object, task: Task) -> None:
@@ -40,7 +40,8 @@ class FairThreads:
                 self._turns.append(key)
             else:
                 own.append(task)
-            if self._idle or len(self._threads) >= self._count:
+            self._tasks += 1
+            if self._tasks <= self._idle or len(self._threads) >= self._count:
                 self._changed.notify()
                 return
             thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
@@ -75,6 +76,7 @@ class FairThreads:
             key = self._turns.popleft()
             own = self._waiting[key]
             task = own.popleft()
+            self._tasks -= 1
             if own:
                 self._turns.append(key)
             else:

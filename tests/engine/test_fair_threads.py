@@ -56,6 +56,13 @@ def test_a_thread_that_rests_takes_the_next_task() -> None:
         while threads._idle != len(threads._threads) and time.monotonic() < give_up_s:
             time.sleep(0.001)
     assert len(threads._threads) == 1
+    both = threading.Barrier(2)
+    for _ in range(2):
+        threads.submit(threads, partial(both.wait, 5))
+    both_done = threading.Event()
+    threads.submit(threads, both_done.set)
+    assert both_done.wait(5)
+    assert not both.broken, "one that rests does not do the work of two"
     threads.shutdown()
     assert not threads._threads[0].is_alive()
 
