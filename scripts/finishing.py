@@ -19,6 +19,7 @@ from scripts.batches import OUTLIER_SHARE, FeatureBatches, Rows, steps_per_epoch
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.handheld_photos import handheld_photo
 from scripts.image_augmentation import PhotoMixing
+from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.network import without_photo_branch
 from scripts.outliers import outlier_photo
@@ -39,6 +40,11 @@ TITLE_CHANGES = 0.5
 SWAPPED_TITLE_SHARE = 0.12
 """Other products' titles, three times as many as in the epochs: which to believe when photo and title name different kinds is
 the fusion's question, and it is settled here. The photo is."""
+
+SIBLING_SHARE = 0.15
+"""Of the photos of a pass, how many are another product's whose article differs and whose family does not (`sibling_photos`).
+On its own training photos the branch is never sure of a wrong article; on new ones it is, nearly always of one in the same
+family, and there the title knows better. Where photo and title name different families, the photo does."""
 
 
 def finish(
@@ -65,6 +71,8 @@ def finish(
     views = [_view(model, rows, train_rows, training, number) for number in range(VIEWS)]
     for number in range(training.finishing_passes):
         features, familiar, own_share = views[number % VIEWS]
+        random = np.random.default_rng([training.seed, 70_000 + number])
+        features, own_share = sibling_photos(features, familiar, own_share, train_rows, rows.labels, model.space, random)
         batches = FeatureBatches(
             rows,
             train_rows,
@@ -106,6 +114,41 @@ def taken_otherwise(
     extra = rows.extra_of_row.get(row)
     photo: NDArray[np.uint8] = rows.photos[row] if extra is None or not detailed else rows.extra_photos[extra]
     return handheld_photo(rng, photo) if rng.random() < training.handheld_photo_share else photo
+
+
+def sibling_photos(
+    features: NDArray[np.float32],
+    familiar: NDArray[np.bool_],
+    own_share: NDArray[np.float32],
+    train_rows: NDArray[Any],
+    labels: NDArray[np.int32],
+    space: LabelSpace,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`features` float32[N, F] and `own_share` float32[N] as they are, but for `SIBLING_SHARE` of `train_rows` at most: their
+    photo is that of a random row of their family, if that is of another kind, and nothing of it is their own. Families and
+    kinds are the two finest levels of the hierarchy, by `labels` int32[N, C]; without one nothing is changed."""
+    column = 0
+    for head in space.heads:
+        column += len(head.levels)
+        if len(head.levels) > 1:
+            break
+    else:
+        return features, own_share
+    family, kind = labels[:, column - 2], labels[:, column - 1]
+    donors = train_rows[familiar[train_rows] & (kind[train_rows] >= 0) & (own_share[train_rows] >= 1.0)]
+    donors = donors[np.argsort(family[donors], kind="stable")]
+    chosen = train_rows[(random.random(len(train_rows)) < SIBLING_SHARE) & (kind[train_rows] >= 0)]
+    first, last = (np.searchsorted(family[donors], family[chosen], side=side) for side in ("left", "right"))
+    place = first + (random.random(len(chosen)) * (last - first)).astype(np.int64)
+    has_donor = last > first
+    chosen, donor = chosen[has_donor], donors[place[has_donor]]
+    differs = kind[chosen] != kind[donor]
+    chosen, donor = chosen[differs], donor[differs]
+    features, own_share = features.copy(), own_share.copy()
+    features[chosen] = features[donor]  # a copy, so a donor that was chosen too gives its own
+    own_share[chosen] = 0.0
+    return features, own_share
 
 
 def _view(

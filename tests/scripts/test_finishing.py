@@ -12,7 +12,7 @@ import scripts.finishing
 from app.engine.text import TitleTokenizer
 from scripts.batches import FeatureBatches, Rows, group_titles
 from scripts.config import NetworkConfig, TrainingConfig
-from scripts.finishing import finish
+from scripts.finishing import SIBLING_SHARE, finish, sibling_photos
 from scripts.labels import LabelSpace, build_label_space
 from scripts.losses import Recogniser
 from scripts.network import build_network
@@ -102,3 +102,45 @@ def test_a_view_says_how_much_of_each_photo_is_its_own() -> None:
     assert np.allclose(features[untouched], plain[untouched], atol=1e-4)
     assert not np.isclose(features[own_share < 1], plain[own_share < 1], atol=1e-4).all(axis=1).any()
     assert (own_share[~familiar] == 1).all(), "made outliers are not mixed"
+
+
+def test_photos_of_siblings_are_of_the_same_family_and_another_kind() -> None:
+    count = 4000
+    random = np.random.default_rng(1)
+    kind = random.integers(0, 5, count)
+    kinds = [("wear", "shoes", "boots"), ("wear", "shoes", "clogs"), ("wear", "tops", "shirt"), ("wear", "tops", "vest"),
+             ("gear", "bags", "purse")]  # fmt: skip
+    names = ("department", "family", "kind")
+    table = {name: [kinds[k][level] for k in kind] for level, name in enumerate(names)}
+    space = build_label_space(table, range(count), label_columns=names, hierarchy=names)
+    labels = space.encode(table, count)
+    train_rows = np.arange(count - 500)
+    labels[:50, 2] = -1
+    features = np.arange(count, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    familiar = random.random(count) > 0.1
+    own_share = np.where(random.random(count) < 0.5, 1.0, 0.7).astype(np.float32)
+
+    changed, share = sibling_photos(features, familiar, own_share, train_rows, labels, space, np.random.default_rng(2))
+    taken = np.flatnonzero(share == 0.0)
+    assert np.array_equal(taken, np.flatnonzero(changed[:, 0] != features[:, 0]))
+    assert np.array_equal(np.delete(share, taken), np.delete(own_share, taken))
+    donors = changed[taken, 0].astype(int)
+    assert set(taken) | set(donors) <= set(train_rows)
+    assert (labels[taken, 2] >= 0).all()
+    assert (labels[donors, 2] >= 0).all()
+    assert (labels[taken, 1] == labels[donors, 1]).all()
+    assert (labels[taken, 2] != labels[donors, 2]).all()
+    assert familiar[donors].all(), "an outlier is nobody's photo"
+    assert (own_share[donors] == 1.0).all(), "nor is a mixed one"
+    assert len(taken) / len(train_rows) == pytest.approx(SIBLING_SHARE * 0.4, abs=0.02), "half of two families of three"
+    assert (features[:, 0] == np.arange(count)).all(), "what is kept for other passes stays"
+
+
+def test_without_a_hierarchy_there_are_no_siblings() -> None:
+    rows, space, _ = catalogue()
+    features, own_share = np.ones((COUNT, 2), np.float32), np.ones(COUNT, np.float32)
+    changed, share = sibling_photos(
+        features, np.ones(COUNT, bool), own_share, np.arange(COUNT), rows.labels, space, np.random.default_rng(1)
+    )
+    assert changed is features
+    assert share is own_share
