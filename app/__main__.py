@@ -183,8 +183,8 @@ def _bind(settings: Settings, workers: int) -> list[socket.socket]:
     """Take the port before the models are loaded: a taken one is then known at once. Raises `_StartError`."""
     try:
         return bind_listeners(settings.host, settings.port, workers)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, UnicodeError) as error:
+        reason = "it is no host name" if isinstance(error, UnicodeError) else (error.strerror or str(error)).lower()
         raise _StartError(
             f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
             f"Stop what uses it, or set {PREFIX}HOST or {PREFIX}PORT."

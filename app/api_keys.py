@@ -14,10 +14,15 @@ from pathlib import Path
 
 import structlog
 
+from app.engine.plain_file import read_plain_file
+
 log = structlog.stdlib.get_logger("itemlens.keys")
 
 POLL_S = 1.0
 """How often the file is looked at. One `stat` a second costs nothing, and a revoked key should not live long."""
+
+MAX_KEY_FILE_BYTES = 1024 * 1024
+"""Ten thousand keys and what is said beside them. Each is compared with each request's."""
 
 
 class KeyFileError(Exception):
@@ -36,9 +41,12 @@ def parse_digests(values: Iterable[str]) -> tuple[str, ...]:
 def read_digests(path: Path) -> tuple[str, ...]:
     """The digests of a file, one a line, `#` starting a comment; at least one. Raises `KeyFileError`."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        data = read_plain_file(path, at_most=MAX_KEY_FILE_BYTES + 1)
+        lines = data.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise KeyFileError("the file cannot be read; name a readable text file with one hex SHA-256 a line") from None
+    if len(data) > MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"the file has more than {MAX_KEY_FILE_BYTES:,} bytes; name one with one hex SHA-256 a line")
     try:
         digests = parse_digests(line.split("#", 1)[0] for line in lines)
     except ValueError as error:
@@ -58,7 +66,8 @@ class ApiKeys:
     def __init__(self, digests: Iterable[str] = (), path: Path | None = None) -> None:
         self._fixed = tuple(digests)
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
+        self._is_failing = False
         self._allowed = _sorted(self._fixed)
         if path is not None:
             self._seen = _signature(path)
@@ -80,19 +89,23 @@ class ApiKeys:
         return digest if found else None
 
     def refresh(self) -> bool:
-        """Read the file again if it has changed; whether that gave new keys. A file that cannot be used changes nothing and is
-        reported once."""
+        """Read the file again if it has changed, or could not be used the last time; whether that gave new keys. A file that
+        cannot be used changes nothing and is reported once."""
         if self._path is None:
             return False
         signature = _signature(self._path)
-        if signature == self._seen:
+        is_known = signature == self._seen
+        if is_known and not self._is_failing:
             return False
         self._seen = signature
         try:
             allowed = _sorted((*self._fixed, *read_digests(self._path)))
         except KeyFileError as error:
-            log.error("api_keys_kept", reason=str(error), keys=len(self._allowed))
+            if not (is_known and self._is_failing):
+                log.error("api_keys_kept", reason=str(error), keys=len(self._allowed))
+            self._is_failing = True
             return False
+        self._is_failing = False
         if allowed == self._allowed:
             return False
         self._allowed = allowed
@@ -110,10 +123,11 @@ def _sorted(digests: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(sorted({bytes.fromhex(digest) for digest in digests}))
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """Changes when the file does. Its inode is part of it: a mounted secret is renewed by switching a link."""
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """Changes when the file does, or who may read it. Its inode is part of it: a mounted secret is renewed by switching a
+    link."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size

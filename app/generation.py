@@ -20,7 +20,6 @@ import selectors
 import signal
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from app.engine.rollout import Rollout
 from app.engine.serving_plan import Refusal, ServingPlan, refusal_document, refusal_from_document
 from app.engine.settings import EngineSettings
 from app.engine.watch import SETTLE_S
+from app.outbox import Outbox
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -66,6 +66,7 @@ class _Member:
 
     pid: int
     channel: socket.socket
+    outbox: Outbox | None = None
     received: bytes = b""
     asked: int = 0
     prepared: int = 0
@@ -121,22 +122,23 @@ class GenerationSwitch:
         theirs.close()
         ours.setblocking(False)
         self._members[pid] = member = _Member(pid, ours)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._heard(member))
+        member.outbox = Outbox(ours, self._selector, lambda: self._heard(member))
         self._advance()
 
-    def left(self, pid: int) -> None:
-        """The worker has ended."""
+    def left(self, pid: int, *, was_stopped: bool = False) -> None:
+        """The worker has ended; `was_stopped`: as it was asked to, so that nothing is to blame for it."""
         member = self._members.pop(pid, None)
         if member is None:
             return
         self._let_go(member)
-        if self._proposal is not None and member.is_busy and member.asked == self._proposal.generation:
+        was_loading = self._proposal is not None and member.is_busy and member.asked == self._proposal.generation
+        if self._proposal is not None and was_loading and not was_stopped:
             self._deaths += 1
             if self._deaths >= _MAX_DEATHS and self._rollout.plan is not None:
                 served = set(self._rollout.plan.versions())
                 new = [key for key in self._proposal.versions() if key not in served]
                 reason = "worker processes ended while they loaded it; see their exit codes in the log"
-                self._refuse([Refusal(key, f"{key.name}/{key.version}: {reason}") for key in new])
+                self._refuse([Refusal(key, f"{key.name}/{key.version}: {reason}", is_temporary=True) for key in new])
         self._advance()
 
     def worker_link(self) -> WorkerLink:
@@ -225,13 +227,12 @@ class GenerationSwitch:
         self._advance()
 
     def _send(self, member: _Member, message: dict[str, Any]) -> None:
-        with suppress(OSError):  # gone, or too stuck to read: its end will be noticed
-            member.channel.sendall(json.dumps(message).encode() + b"\n")
+        if member.outbox is not None:
+            member.outbox.send(json.dumps(message).encode() + b"\n")
 
     def _let_go(self, member: _Member) -> None:
-        if member.channel.fileno() != -1:
-            self._selector.unregister(member.channel)
-            member.channel.close()
+        if member.outbox is not None:
+            member.outbox.close()
 
 
 class WorkerLink:

@@ -7,6 +7,8 @@ message may repeat what a client sent.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import sys
 import traceback
@@ -58,7 +60,15 @@ def place_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _to_json(event: EventDict, **_: object) -> str:
-    return to_json(event, fallback=repr).decode()
+    try:
+        return to_json(event, fallback=repr).decode()
+    except ValueError:  # half of a character, as names of files may hold; whoever logs must not fail for it
+        return json.dumps(event, default=repr)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Whether it tells of more than a request that an orderly stop has ended."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class _LineLogger:
@@ -117,6 +127,7 @@ def configure_logging(level: Level = "info", log_format: Format = "auto") -> Non
         server.propagate = True
         # Its start-up chatter repeats what the service says itself.
         server.setLevel(logging.WARNING)
+        server.filters[:] = [_is_no_cancellation]
     logging.getLogger("uvicorn.access").disabled = True
     # Not through the standard library: its records and formatters would double what a request's one event costs.
     structlog.configure(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api_keys import ApiKeys
-from app.edge import context_of, refuse_unread
+from app.edge import context_of, is_bulk, refuse_unread
 from app.errors import ProblemError, quota_problem
 from app.quota import KeyQuota, QuotaTable
 
@@ -49,7 +49,8 @@ class ApiKeyGuard:
         problem = ProblemError("unauthorized", headers=_CHALLENGE) if digest is None else None
         if digest is not None and self.quotas is not None and scope["method"] not in ("GET", "HEAD"):
             context.quota = KeyQuota(self.quotas, digest)
-            wait_s = context.quota.take()
+            # A stream waits for each of its lines instead.
+            wait_s = 0.0 if is_bulk(context.headers) else context.quota.take()
             if wait_s:
                 problem = quota_problem(self.quotas.items_per_minute, wait_s)
         if problem is None:

@@ -237,7 +237,7 @@ class Supervisor:
                 self._selector.unregister(worker.reports)
             message = worker.last_words()
             self.on_exit(pid)
-            self.switch.left(pid)
+            self.switch.left(pid, was_stopped=worker.stop_by_s is not None and worker.end is None)
             if worker.stop_by_s is not None or self._is_stopping:
                 continue
             if worker.replaces is not None:

@@ -106,13 +106,10 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         async def read() -> None:
             nonlocal has_gone
             try:
-                is_first = True
                 async for line in read_lines(
                     receive, body, max_line_bytes=self._max_line_bytes(), stall_timeout_s=self.settings.stall_timeout_s
                 ):
-                    if not is_first:
-                        await _wait_for_quota(context)
-                    is_first = False
+                    await _wait_for_quota(context)
                     received = self._receive_line(line.content)
                     await window.put(_Work(received, asyncio.create_task(self._work(received)), line.held_bytes))
                 await window.put(None)

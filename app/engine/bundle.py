@@ -37,6 +37,7 @@ _EXECUTABLE_SUFFIXES = (".h5", ".hdf5", ".keras", ".pkl", ".pickle", ".joblib", 
 """Nothing of the service reads them; whoever finds one in a bundle might."""
 # Largest tables of labels are kilobytes; what is read into memory whole stays bounded.
 _MAX_JSON_BYTES = 32 * 1024 * 1024
+_MAX_REASON_CHARS = 500
 # A model without an image branch still has the input; see models/README.md.
 _NO_IMAGE_SIDE = 8
 _NO_TEXT_TOKENS = 1
@@ -226,4 +227,6 @@ def _parse(path: Path, name: str, data: bytes, schema: type[SchemaT]) -> SchemaT
 
 
 def _refuse(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
-    raise BundleError(f"{path.parent.name}/{path.name}: {reason}") from cause
+    # Names of files and words of a manifest are anybody's; the reason goes into logs, messages and answers.
+    line = f"{path.parent.name}/{path.name}: {reason}".encode("utf-8", "backslashreplace").decode()
+    raise BundleError(line if len(line) <= _MAX_REASON_CHARS else line[:_MAX_REASON_CHARS] + "...") from cause

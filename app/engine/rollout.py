@@ -8,13 +8,14 @@ process decides for itself; with several workers their parent decides for all.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from app.engine.errors import BundleError
+from app.engine.plain_file import read_plain_file
 from app.engine.serving_plan import Refusal, ServingPlan, VersionKey
 from app.engine.settings import EngineSettings
 
@@ -22,6 +23,9 @@ logger = structlog.get_logger(__name__)
 
 # What people expect of a shop service where the folder holds several models.
 _PREFERRED_DEFAULT = "fashion"
+
+_MAX_FILES = 1000
+"""A bundle has some fifteen."""
 
 Found = tuple[VersionKey, tuple[Any, ...]]
 """A version folder and its fingerprint: path, size, times and inode of every file."""
@@ -32,11 +36,12 @@ class Rollout:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        self._seen: Mapping[tuple[str, str], Found] = {}
+        self._seen: dict[tuple[str, str], Found] = {}
         self._settled: dict[tuple[str, str], Found] = {}
         self._refused: dict[tuple[str, str], tuple[Found, Refusal]] = {}
         self._last_generation = 0
         self._is_blind = False
+        self._unreadable: set[str] = set()
         self.plan: ServingPlan | None = None
         """What is served; None before the first adoption."""
 
@@ -50,7 +55,7 @@ class Rollout:
         loaded stays.
         """
         try:
-            seen = _scan(self._settings.models_dir)
+            seen, unreadable = _scan(self._settings.models_dir)
         except (OSError, BundleError) as error:
             if self.plan is None:
                 raise BundleError(str(error)) from error
@@ -59,6 +64,11 @@ class Rollout:
             self._is_blind = True
             return True
         self._is_blind = False
+        for name in sorted(unreadable - self._unreadable):
+            logger.warning("model_folder_unreadable", model=name)
+        self._unreadable = unreadable
+        # What it held, as far as is known, it still holds.
+        seen |= {place: found for place, found in self._seen.items() if place[0] in unreadable}
         is_settled = True
         for place in seen.keys() | self._settled.keys():
             if at_once or seen.get(place) == self._seen.get(place):
@@ -150,7 +160,9 @@ class Rollout:
                 raise BundleError(f"the pinned version of model {name} does not pass: {reason}")
             newest_first = [pinned, *(version for version in newest_first if version != pinned)]
         if not usable:
-            return served
+            # The folder of all its versions is gone: an operator has taken the model away. A new worker could not load it.
+            is_gone = not is_default_model and all(model != name for model, _ in self._settled)
+            return () if is_gone else served
         return tuple(usable[version] for version in newest_first[: self._settings.max_versions_per_model])
 
     def _switch_first(self, models: dict[str, tuple[VersionKey, ...]]) -> dict[str, tuple[VersionKey, ...]]:
@@ -165,35 +177,52 @@ class Rollout:
         return {name: tuple(key for key in keys if key in loaded) for name, keys in models.items()}
 
 
-def _scan(models_dir: Path) -> dict[tuple[str, str], Found]:
-    """Every version folder by (name, version). Whatever is not `<name>/<positive integer>/` is not a model."""
+def _scan(models_dir: Path) -> tuple[dict[tuple[str, str], Found], set[str]]:
+    """Every version folder by (name, version), and the names of folders that cannot be read. Whatever is not
+    `<name>/<positive integer>/` is not a model."""
     if not models_dir.is_dir():
         raise BundleError(f"{models_dir}: no such folder; set the models folder to one that holds <name>/<version>/")
     found: dict[tuple[str, str], Found] = {}
+    unreadable: set[str] = set()
     for folder in models_dir.iterdir():
-        if folder.name.startswith(".") or not folder.is_dir():
+        if folder.name.startswith(".") or not _is_text(folder.name):
             continue
-        for entry in folder.iterdir():
-            number = entry.name
-            if number.isdecimal() and number.isascii() and not number.startswith("0") and entry.is_dir():
-                key = VersionKey(folder.name, number, _stated_digest(entry))
-                found[folder.name, number] = key, _fingerprint(entry)
-    return found
+        try:
+            for entry in folder.iterdir() if folder.is_dir() else ():
+                number = entry.name
+                if number.isdecimal() and number.isascii() and not number.startswith("0") and entry.is_dir():
+                    key = VersionKey(folder.name, number, _stated_digest(entry))
+                    found[folder.name, number] = key, _fingerprint(entry)
+        except OSError:  # such as another user's lost+found
+            unreadable.add(folder.name)
+            for place in [place for place in found if place[0] == folder.name]:
+                del found[place]
+    return found, unreadable
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be a model's name in an answer; names of files are bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stated_digest(folder: Path) -> str:
     """The manifest's hash as `manifest.sha256` states it; loading checks it. Empty where it cannot be read."""
     try:
-        with (folder / "manifest.sha256").open("rb") as file:
-            return file.read(64).decode("ascii")
+        data = read_plain_file(folder / "manifest.sha256", at_most=64)
+        return data.decode("ascii")
     except (OSError, ValueError):
         return ""
 
 
 def _fingerprint(folder: Path) -> tuple[Any, ...]:
+    """Of `_MAX_FILES` files at most: a link to somewhere else may have millions below it."""
     files: list[tuple[Any, ...]] = []
     for parent, _, names in os.walk(folder):
-        for name in names:
+        for name in names[: _MAX_FILES - len(files)]:
             path = os.path.join(parent, name)
             try:
                 stat = os.lstat(path)
@@ -201,4 +230,6 @@ def _fingerprint(folder: Path) -> tuple[Any, ...]:
                 files.append((path,))
             else:
                 files.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+        if len(files) >= _MAX_FILES:
+            break
     return tuple(sorted(files))

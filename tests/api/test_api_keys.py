@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from app import api_keys
-from app.api_keys import ApiKeys, KeyFileError
+from app.api_keys import ApiKeys, KeyFileError, read_digests
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import FakeEngine, open_client
@@ -80,6 +82,47 @@ def test_a_broken_file_keeps_the_keys_and_is_reported_once(
     path.write_text(digest("new"))
     assert keys.refresh()
     assert allowed(keys) == {"fixed", "new"}
+
+
+def test_a_file_that_becomes_readable_is_read(keys: ApiKeys, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written first, and given to the service's user a moment later; neither its time nor its size tells of that."""
+    path.write_text(digest("new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(api_keys, "_signature", lambda _: (1,))
+        patch.setattr(api_keys, "read_plain_file", unreadable)
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                assert not keys.refresh()
+        assert [entry["event"] for entry in logs] == ["api_keys_kept"]
+        patch.undo()
+        patch.setattr(api_keys, "_signature", lambda _: (1,))
+        assert keys.refresh()
+    assert allowed(keys) == {"fixed", "new"}, "a revoked key must not live on"
+
+
+def unreadable(*_: object, **__: object) -> bytes:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_neither_a_huge_file_nor_a_pipe_is_read(keys: ApiKeys, path: Path) -> None:
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no room
+    with pytest.raises(KeyFileError, match="more than 1,048,576 bytes"):
+        read_digests(path)
+    assert not keys.refresh()
+    if hasattr(os, "mkfifo"):
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(KeyFileError, match="cannot be read"):
+            read_digests(path)
+        assert not keys.refresh()
+    assert allowed(keys) == {"fixed", "old"}
+
+
+def test_a_mark_of_the_byte_order_is_no_digit(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + digest("new").encode())
+    assert read_digests(path) == (digest("new"),)
 
 
 def test_a_file_that_is_broken_from_the_start_is_an_error(tmp_path: Path) -> None:

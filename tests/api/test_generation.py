@@ -242,6 +242,39 @@ def test_a_version_that_kills_its_loaders_is_refused(serving: Parent, tmp_path: 
     assert "ended while they loaded it" in third.plan.refused[0].reason
 
 
+def test_workers_that_were_asked_to_stop_are_no_sign_of_a_bad_version(serving: Parent, tmp_path: Path) -> None:
+    add(tmp_path, 2)
+    serving.looks()
+    first, second = serving.workers
+    assert first.is_asked_for() == ["2", "1"]
+    for old, new in ((1, 3), (2, 4)):
+        serving.forks(new)
+        serving.switch.left(old, was_stopped=True)
+    third, fourth = serving.workers[2:]
+    serving.workers = [third, fourth]
+    for _ in range(3):  # what is served, what is new, and once more for whom the other made wait
+        serving.all_serve()
+    assert serving.switch.generation.value == 2
+    assert serving.switch._rollout.plan is not None
+    assert serving.switch._rollout.plan.refused == ()
+    for worker in (first, second):
+        worker.channel.close()
+
+
+def test_a_long_message_reaches_a_worker_that_reads_late(serving: Parent, tmp_path: Path) -> None:
+    first, _ = serving.workers
+    [member, *_] = serving.switch._members.values()
+    reason = "x" * 3_000_000
+    serving.switch._send(member, {"settle": reason})
+    serving.switch._send(member, {"settle": 2})
+    received = b""
+    while received.count(b"\n") < 2:
+        with suppress(BlockingIOError):
+            received += first.channel.recv(1 << 20)
+        serving.listens()
+    assert [json.loads(line)["settle"] for line in received.splitlines()] == [reason, 2]
+
+
 def test_an_answer_to_an_earlier_question_is_not_taken_for_one_to_a_later(serving: Parent, tmp_path: Path) -> None:
     first, second = serving.workers
     add(tmp_path, 2)

@@ -154,6 +154,23 @@ async def test_bulk_is_slowed_instead(engine: FakeEngine) -> None:
     assert response.elapsed.total_seconds() > 0.3  # the last two had to be earned
 
 
+@pytest.mark.anyio
+async def test_bulk_waits_even_where_nothing_is_left(engine: FakeEngine) -> None:
+    settings = Settings(api_keys_sha256=(DIGESTS[0].hex(),), max_items_per_minute_per_key=300)
+    async with open_client(create_app(settings, engine=engine)) as client:
+        headers = {"X-API-Key": KEYS[0]}
+        assert (await client.post("/v1/classify", json=items(60), headers=headers)).status_code == 200
+        while (await client.post("/v1/classify", json=items(60), headers=headers)).status_code == 200:
+            pass
+        for _ in range(60):
+            if (await client.post("/v1/classify", json=items(1), headers=headers)).status_code == 429:
+                break
+        headers["Content-Type"] = "application/x-ndjson"
+        response = await client.post("/v1/classify", content='{"text": "red"}\n' * 2, headers=headers)
+    assert response.status_code == 200
+    assert [json.loads(line)["status"] for line in response.text.splitlines()] == ["ok"] * 2
+
+
 def test_a_quota_without_keys_is_refused_at_the_start() -> None:
     with pytest.raises(SettingsError, match="ITEMLENS_MAX_ITEMS_PER_MINUTE_PER_KEY"):
         Settings(max_items_per_minute_per_key=1).api_keys()

@@ -42,7 +42,7 @@ listeners = [socket.socket() for _ in range(2)]
 class NoModels:
     # In place of the switch of model generations, which these workers have none of.
     def __getattr__(self, name):
-        return lambda *_: None
+        return lambda *_, **__: None
 
 supervisor = Supervisor(
     listeners, work, switch=NoModels(), grace_s=0, start_timeout_s=1.5, silence_timeout_s=1.5,

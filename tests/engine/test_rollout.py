@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from app.engine.errors import BundleError
 from app.engine.rollout import Rollout
@@ -138,6 +143,69 @@ def test_a_folder_that_disappears_is_retired_unless_it_is_the_last(tmp_path: Pat
     assert serve(rollout) == {"shoes": ["2", "1"]}
     shutil.rmtree(tmp_path / "shoes")
     assert serve(rollout) == {"shoes": ["2", "1"]}
+
+
+def test_a_model_whose_folder_is_taken_away_is_retired_unless_it_is_the_default(tmp_path: Path) -> None:
+    add(tmp_path, "shoes/1")
+    add(tmp_path, "hats/1")
+    rollout = rollout_of(tmp_path, default_model="shoes")
+    assert serve(rollout) == {"shoes": ["1"], "hats": ["1"]}
+    shutil.rmtree(tmp_path / "hats" / "1")
+    add(tmp_path, "hats/2")
+    assert serve(rollout, bad=frozenset({"hats/2"})) == {"shoes": ["1"], "hats": ["1"]}, "a bad one is no wish to have none"
+    shutil.rmtree(tmp_path / "hats")
+    assert serve(rollout) == {"shoes": ["1"]}, "a new worker could not load it"
+    shutil.rmtree(tmp_path / "shoes")
+    assert serve(rollout) == {"shoes": ["1"]}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_a_folder_of_somebody_else_is_no_model(tmp_path: Path) -> None:
+    add(tmp_path, "shoes/1")
+    (tmp_path / "lost+found").mkdir(mode=0o000)
+    assert serve(rollout_of(tmp_path)) == {"shoes": ["1"]}
+
+
+def test_what_cannot_be_read_for_a_while_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(tmp_path, "shoes/1")
+    add(tmp_path, "hats/1")
+    rollout = rollout_of(tmp_path, default_model="shoes")
+    assert serve(rollout) == {"shoes": ["1"], "hats": ["1"]}
+    iterdir = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name in ("hats", "lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return iterdir(folder)
+
+    (tmp_path / "lost+found").mkdir()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with structlog.testing.capture_logs() as logs:
+        add(tmp_path, "shoes/2")
+        for _ in range(3):
+            assert serve(rollout, at_once=False)["hats"] == ["1"]
+        assert serve(rollout_of(tmp_path)) == {"shoes": ["2", "1"]}
+    assert versions(rollout.plan) == {"shoes": ["2", "1"], "hats": ["1"]}
+    warned = [entry["model"] for entry in logs if entry["event"] == "model_folder_unreadable"]
+    assert warned == ["hats", "lost+found"] * 2, "once each by the first, once each by the second"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_a_folder_whose_name_is_no_text_is_no_model(tmp_path: Path) -> None:
+    add(tmp_path, "shoes/1")
+    os.makedirs(os.fsencode(tmp_path) + b"/hats\xff/1")
+    assert serve(rollout_of(tmp_path)) == {"shoes": ["1"]}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name here")
+def test_neither_a_pipe_nor_a_link_to_everything_holds_a_look_up(tmp_path: Path) -> None:
+    add(tmp_path, "shoes/1")
+    (tmp_path / "shoes" / "2").mkdir()
+    os.mkfifo(tmp_path / "shoes" / "2" / "manifest.sha256")
+    (tmp_path / "shoes" / "3").symlink_to("/")
+    started = time.monotonic()
+    rollout_of(tmp_path).look(at_once=True)
+    assert time.monotonic() - started < 5
 
 
 def test_a_roll_back_switches_before_it_loads_anything(tmp_path: Path) -> None:
