@@ -101,7 +101,7 @@ class ApiKeys:
         try:
             allowed = _sorted((*self._fixed, *read_digests(self._path)))
         except KeyFileError as error:
-            if not (is_known and self._is_failing):
+            if not is_known:
                 log.error("api_keys_kept", reason=str(error), keys=len(self._allowed))
             self._is_failing = True
             return False

@@ -66,7 +66,7 @@ class _Member:
 
     pid: int
     channel: socket.socket
-    outbox: Outbox | None = None
+    outbox: Outbox
     received: bytes = b""
     asked: int = 0
     prepared: int = 0
@@ -121,8 +121,8 @@ class GenerationSwitch:
         self._ends = None
         theirs.close()
         ours.setblocking(False)
-        self._members[pid] = member = _Member(pid, ours)
-        member.outbox = Outbox(ours, self._selector, lambda: self._heard(member))
+        member: _Member = _Member(pid, ours, Outbox(ours, self._selector, lambda: self._heard(member)))
+        self._members[pid] = member
         self._advance()
 
     def left(self, pid: int, *, was_stopped: bool = False) -> None:
@@ -131,8 +131,8 @@ class GenerationSwitch:
         if member is None:
             return
         self._let_go(member)
-        was_loading = self._proposal is not None and member.is_busy and member.asked == self._proposal.generation
-        if self._proposal is not None and was_loading and not was_stopped:
+        is_suspect = member.is_busy and not was_stopped
+        if self._proposal is not None and is_suspect and member.asked == self._proposal.generation:
             self._deaths += 1
             if self._deaths >= _MAX_DEATHS and self._rollout.plan is not None:
                 served = set(self._rollout.plan.versions())
@@ -227,12 +227,10 @@ class GenerationSwitch:
         self._advance()
 
     def _send(self, member: _Member, message: dict[str, Any]) -> None:
-        if member.outbox is not None:
-            member.outbox.send(json.dumps(message).encode() + b"\n")
+        member.outbox.send(json.dumps(message).encode() + b"\n")
 
     def _let_go(self, member: _Member) -> None:
-        if member.outbox is not None:
-            member.outbox.close()
+        member.outbox.close()
 
 
 class WorkerLink:

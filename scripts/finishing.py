@@ -128,14 +128,10 @@ def sibling_photos(
     """`features` float32[N, F] and `own_share` float32[N] as they are, but for `SIBLING_SHARE` of `train_rows` at most: their
     photo is that of a random row of their family, if that is of another kind, and nothing of it is their own. Families and
     kinds are the two finest levels of the hierarchy, by `labels` int32[N, C]; without one nothing is changed."""
-    column = 0
-    for head in space.heads:
-        column += len(head.levels)
-        if len(head.levels) > 1:
-            break
-    else:
+    hierarchy = next((head.levels for head in space.heads if len(head.levels) > 1), None)
+    if hierarchy is None:
         return features, own_share
-    family, kind = labels[:, column - 2], labels[:, column - 1]
+    family, kind = (labels[:, space.columns.index(level)] for level in hierarchy[-2:])
     donors = train_rows[familiar[train_rows] & (kind[train_rows] >= 0) & (own_share[train_rows] >= 1.0)]
     donors = donors[np.argsort(family[donors], kind="stable")]
     chosen = train_rows[(random.random(len(train_rows)) < SIBLING_SHARE) & (kind[train_rows] >= 0)]

@@ -39,14 +39,20 @@ class PhotoHeader:
     height: int
     scans: int
     """Passes over the picture: 1 but for progressive and multi-scan JPEG."""
-    decoded_pixels: int
-    """Those that are worked out: a baseline JPEG is scaled down on the way, and costs a tenth of its size at most."""
     decode_bytes: int
     """Memory that decoding takes at its peak, in bytes; a bound from above for a file that does not lie."""
+
+    reduction: int = 1
+    """By how much each side is scaled down while it is decoded, as a baseline JPEG's can be."""
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Those that are worked out."""
+        return self.pixels // self.reduction**2
 
 
 def is_photo(data: bytes) -> bool:
@@ -120,10 +126,10 @@ def _jpeg(data: bytes, side: int) -> PhotoHeader | None:
     reduction = next((s for s in (8, 4, 2) if min(width, height) // side >= s), 1)
     decode_bytes = width * height * _BYTES_PER_PIXEL // reduction**2
     if kind in _SINGLE_PASS_FRAMES and data[position + 3] == components:
-        return PhotoHeader(width, height, 1, decode_bytes // _BYTES_PER_PIXEL, decode_bytes)
+        return PhotoHeader(width, height, 1, decode_bytes, reduction)
     # What comes in several passes is held as coefficients of two bytes, for the whole picture.
     decode_bytes += int(width * height * 2 * samples_per_pixel)
-    return PhotoHeader(width, height, _count_scans(data, position - 1), width * height, decode_bytes)
+    return PhotoHeader(width, height, _count_scans(data, position - 1), decode_bytes)
 
 
 def _count_scans(data: bytes, position: int) -> int:
@@ -157,7 +163,7 @@ def _png(data: bytes, side: int) -> PhotoHeader | None:
     position = 8
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):  # the last chunk may be missing
-            return PhotoHeader(width, height, 1, width * height, decode_bytes)
+            return PhotoHeader(width, height, 1, decode_bytes)
         length, kind = _int(data, position, 4), data[position + 4 : position + 8]
         if kind == b"acTL":  # an animation: the frame is laid onto a canvas
             decode_bytes += 2 * width * height * _BYTES_PER_PIXEL
@@ -165,7 +171,7 @@ def _png(data: bytes, side: int) -> PhotoHeader | None:
             decode_bytes += _TEXT_CHUNK_BYTES
         position += 12 + length
         if kind == b"IEND":
-            return PhotoHeader(width, height, 1, width * height, decode_bytes)
+            return PhotoHeader(width, height, 1, decode_bytes)
     return None
 
 
@@ -184,7 +190,7 @@ def _webp(data: bytes) -> PhotoHeader | None:
     for _ in range(MAX_PARTS):
         position += 8 + (_little(data, position + 4, 4) + 1 & ~1)
         if position + 8 > len(data):
-            return PhotoHeader(width, height, 1, width * height, width * height * _WEBP_BYTES_PER_PIXEL)
+            return PhotoHeader(width, height, 1, width * height * _WEBP_BYTES_PER_PIXEL)
     return None
 
 

@@ -187,16 +187,17 @@ def _scan(models_dir: Path) -> tuple[dict[tuple[str, str], Found], set[str]]:
     for folder in models_dir.iterdir():
         if folder.name.startswith(".") or not _is_text(folder.name):
             continue
+        own: dict[tuple[str, str], Found] = {}
         try:
             for entry in folder.iterdir() if folder.is_dir() else ():
                 number = entry.name
                 if number.isdecimal() and number.isascii() and not number.startswith("0") and entry.is_dir():
                     key = VersionKey(folder.name, number, _stated_digest(entry))
-                    found[folder.name, number] = key, _fingerprint(entry)
+                    own[folder.name, number] = key, _fingerprint(entry)
         except OSError:  # such as another user's lost+found
             unreadable.add(folder.name)
-            for place in [place for place in found if place[0] == folder.name]:
-                del found[place]
+        else:
+            found |= own
     return found, unreadable
 
 
