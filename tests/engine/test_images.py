@@ -316,6 +316,24 @@ def test_a_signature_alone_is_a_damaged_photo(signature: bytes) -> None:
         decode(signature)
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_that_pillow_cannot_read_to_its_end_is_no_photo(image_format: str) -> None:
+    """Whatever else is looked for in it first: half of the pixels, black from there on, must not pass for a photo."""
+    original = encode(photo(160, 120), image_format)
+    refused = 0
+    for place in range(30, len(original), max(1, len(original) // 150)):
+        damaged = bytearray(original)
+        damaged[place] ^= 1
+        try:
+            with Image.open(io.BytesIO(damaged), formats=["JPEG", "PNG", "WEBP"]) as image:
+                image.load()
+        except Exception:
+            refused += 1
+            with pytest.raises(ItemError):
+                decode(bytes(damaged))
+    assert refused or image_format != "PNG"
+
+
 @given(st.sampled_from(["JPEG", "PNG", "WEBP"]), st.integers(0, 2**32), st.integers(0, 255))
 def test_any_damaged_byte_gives_a_photo_or_an_item_error(image_format: str, place: int, value: int) -> None:
     data = bytearray(_ENCODED[image_format])
