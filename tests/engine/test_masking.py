@@ -21,6 +21,7 @@ EMAILS = """
 jane@example.com jane.doe@example.com jane.doe+shop@example.co.uk j_d@mail.example.org JANE@EXAMPLE.COM o'hara@example.ie
 1234@example.de a@b.io jane-doe@sub.mail.example.com jane%doe@example.com jürgen@müller.example josé@correo.es
 info@example.museum very.long.name.of.someone@department.university.example.edu jane@example-shop.com x1@163.com
+jane@example.xn--p1ai
 """.split()  # noqa: SIM905
 
 # One number in the ways that it is written.
@@ -53,7 +54,7 @@ PHONES = (
 077 123 4567|+977 984-1234567|+98 912 123 4567|00971 50 123 4567|tel 612 345 678|Tel: 5551234|phone 555-0123|Ph. 2345 6789
 call 12345678|mob: 9123 4567|WhatsApp 912345678|Fax 123-4567|mobile no. 2125550123|call us at 2125550123|Tel.: 12 34 56 78
 tél. 42 68 53 00|Telefon 123 45 67|phone number: 2125550123|contact no 2125550123|Handy 1711234567|call now 555 0123
-sms 6123 4567|móvil 612345678|cell: 82 123 4567|wa 8123456
+sms 6123 4567|móvil 612345678|cell: 82 123 4567|wa 8123456|+49-(0)171-1234567|+44_20_7946_0958
 """.replace("\n", "|")
     .strip("|")
     .split("|")
@@ -66,7 +67,8 @@ CARDS = (
 2223 0031 2200 3222|2720992593319364|378282246310005|3782 822463 10005|3714-496353-98431|371449635398431|378734493671000
 3787 344936 71000|6011111111111117|6011 1111 1111 1117|6011000990139424|6011-0009-9013-9424|30569309025904|3056 930902 5904
 38520000023237|3852 000002 3237|3530111333300000|3530 1113 3330 0000|3566002020360505|3566-0020-2036-0505|6200000000000005
-6200 0000 0000 0005|5019717010103742|6759649826438453|6759 6498 2643 8453|2200 0000 0000 0004
+6200 0000 0000 0005|4111_1111_1111_1111|4111 1111 11111111|5019717010103742|6759649826438453|6759 6498 2643 8453
+2200 0000 0000 0004
 """.replace("\n", "|")
     .strip("|")
     .split("|")
@@ -172,6 +174,15 @@ def test_every_piece_is_masked_where_there_are_several() -> None:
     assert mask_personal_data(title).split() == ["Shirt", ",", "/", "from", "and", "size", "42"]
 
 
+@pytest.mark.parametrize("after", ["_", "-", "@", "/path", ":8080", ">", "'"])
+def test_a_sign_after_an_address_does_not_save_it(after: str) -> None:
+    assert "jane" not in mask_personal_data(f"Shirt jane@example.com{after}")
+
+
+def test_an_address_in_quotes_is_masked_with_its_name() -> None:
+    assert mask_personal_data('Shirt "jane doe"@example.com').split() == ["Shirt"]
+
+
 def test_digits_of_other_scripts_count() -> None:
     assert mask_personal_data("قميص +٩٧١ ٥٠ ١٢٣ ٤٥٦٧").strip() == "قميص"
     assert mask_personal_data("シャツ ０９０-１２３４-５６７８").strip() == "シャツ"
@@ -195,6 +206,7 @@ ADVERSARIAL = (
     "a.@", "x@y.", "x@y-", "1.", "1.1", "1:", "a:", "::", ":1", "f:", "%", "DE89", "DE89 ", "DE89 1", "AB12 ", "GB29 A ",
     "0049 ", "+", "+1", "+1 ", "(", "(1", "(1) ", "tel ", "tel 1", "call 1", "no no ", "art. 1 ", "01-", "91 98765 ",
     "0 1 2", "()()", "1()", " ", "\u00a01", "٩", "٩ ", "é@",
+    '"', '"a', '"a"@', "a@b.xn--", "1_", "1-(",
 )  # fmt: skip
 
 
