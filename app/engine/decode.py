@@ -163,13 +163,13 @@ class DecodePool:
         once, unless this thread may be held (`may_hold_loop`): a lone item is then answered in it, where decoding and the
         runtime share a thread that has nothing to do."""
         reading = _Reading(self, reader, batcher, submission, items, modality)
+        indices = range(len(items)) if indices is None else indices
         if self._reads_in_runtime:
             if may_hold_loop and len(items) == 1 and batcher.answer_here(submission, reading.read_quickly):
                 return
-            batcher.put_unread(submission, range(len(items)), reading.read_at_once)
+            batcher.put_unread(submission, indices, reading.read_at_once)
             return
         # Photos cost milliseconds each and are spread; titles cost microseconds and share one hop.
-        indices = range(len(items)) if indices is None else indices
         titles = [index for index in indices if items[index].image is None]
         for index in indices:
             if items[index].image is not None:

@@ -49,7 +49,7 @@ class ItemOutputs:
 class Submission:
     """Made by `Batcher.admit` on the event loop that will wait for it."""
 
-    __slots__ = ("_future", "abandoned", "deadline", "error", "loop", "outcomes", "timing", "unsettled")
+    __slots__ = ("_future", "_is_settled", "abandoned", "deadline", "error", "loop", "outcomes", "timing", "unsettled")
 
     def __init__(self, items: int, *, deadline: float | None) -> None:
         """`deadline` in seconds of `time.monotonic()`."""
@@ -59,6 +59,8 @@ class Submission:
         self.timing = Timing()
         self.unsettled = items
         """Items without an outcome; guarded by the batcher's lock."""
+        # Apart from the outcomes, since an item that nobody waits for is settled without one.
+        self._is_settled = bytearray(items)
         self.abandoned: Abandonment | None = None
         """Why nobody waits any more, if so: whoever holds an item may drop it."""
         self.error: EngineError | None = None
@@ -70,6 +72,16 @@ class Submission:
         if self.abandoned is not None or self.error is not None:
             return True
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def settle(self, index: int, outcome: ItemOutputs | ItemError | None) -> bool:
+        """Under the batcher's lock. False, and nothing is changed, where the item has been settled already: it would
+        count for one of its neighbours, which would then be missing."""
+        if self._is_settled[index]:
+            return False
+        self._is_settled[index] = True
+        self.outcomes[index] = outcome
+        self.unsettled -= 1
+        return True
 
     async def wait(self) -> list[ItemOutputs | ItemError]:
         """Outcomes in the order of the items.

@@ -128,6 +128,23 @@ async def test_a_stopped_batcher_answers_nothing_here(doubling: DoublingRuntime)
     assert not batcher.answer_here(submission, lambda _: ItemRow(row_of(1), ("image",)))
 
 
+async def test_an_item_is_settled_once_whoever_settles_it_again(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    first = await occupy(batcher, doubling)
+    submission = send(batcher, [1, 2])
+    batcher.fail(submission, 0, ItemFailedError("The first to settle it."))
+    with capture_logs() as logs:
+        batcher.fail(submission, 0, ItemFailedError("Too late."))
+        assert batcher.pending_items == 2
+        doubling.gate.set()
+        await first
+        failed, answered = await submission.wait()
+    assert isinstance(failed, ItemFailedError)
+    assert failed.detail == "The first to settle it."
+    assert doubles([answered]) == [4.0]
+    assert (submission.unsettled, batcher.pending_items) == (0, 0)
+    assert [entry["event"] for entry in logs] == ["item_settled_twice"] * 2
+
+
 async def test_a_request_larger_than_a_batch_is_answered_in_its_order(batcher: Batcher, doubling: DoublingRuntime) -> None:
     assert doubles(await send(batcher, [1, 2, 3, 4, 5, 6, 7]).wait()) == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
     assert max(map(len, doubling.batches)) <= 4

@@ -65,9 +65,12 @@ async def defective() -> bytes:
     raise RuntimeError("a defect")
 
 
-@pytest.fixture
-async def engine(litert_settings: EngineSettings) -> AsyncIterator[Engine]:
-    settings = dataclasses.replace(litert_settings, max_image_fetches=2, max_fetching_items=6, max_queue_items=16)
+@pytest.fixture(params=[1, 2], ids=["read in the runtime's thread", "read in others"])
+async def engine(litert_settings: EngineSettings, request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    """With one thread for decoding the runtime's own reads the items, as it does by default on few cores."""
+    settings = dataclasses.replace(
+        litert_settings, decode_threads=request.param, max_image_fetches=2, max_fetching_items=6, max_queue_items=16
+    )
     engine = await open_engine(settings)
     yield engine
     await engine.close()
@@ -129,6 +132,25 @@ async def test_every_item_comes_to_its_own_end(engine: Engine, store: PhotoStore
     assert isinstance(results[3], ItemFailedError)
     assert "defect" not in results[3].detail
     await settled(engine)
+
+
+async def test_an_item_waits_for_its_own_photo_whatever_its_neighbours_have(engine: Engine, store: PhotoStore) -> None:
+    slow = PhotoStore()
+    slow.close()
+    items = [Item(text="Watch", image_source=slow), Item(text="Watch"), Item(image_source=store), Item(image_source=slow)]
+    asking = asyncio.create_task(engine.classify(items))
+    await slow.is_asked(1)
+    await asyncio.sleep(0.05)
+    assert pending_items(engine) == 2
+    slow.is_open.set()
+    results = (await asking).results
+    assert [result.inputs if isinstance(result, Classification) else result for result in results] == [
+        ("image", "text"),
+        ("text",),
+        ("image",),
+        ("image",),
+    ]
+    assert pending_items(engine) == 0
 
 
 async def test_what_reads_no_photo_fetches_none(engine: Engine, store: PhotoStore) -> None:
