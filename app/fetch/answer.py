@@ -6,14 +6,11 @@ redirect, to believe a content type and to know connections.
 
 from __future__ import annotations
 
-import asyncio
-
 import httptools
 
 from app import __version__
 from app.fetch.photo_url import PhotoUrl
 
-_CHUNK_BYTES = 64 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 
 
@@ -38,77 +35,81 @@ def request_for(url: PhotoUrl) -> bytes:
     return "\r\n".join((*lines, "", "")).encode("ascii")
 
 
-async def read_photo(reader: asyncio.StreamReader, *, max_bytes: int) -> bytes:
-    """The answer's body. Raises `BadAnswerError`, `AnswerTooLargeError`, OSError."""
-    answer = _Answer(max_bytes)
-    received = 0
-    while not answer.is_complete:
-        chunk = await reader.read(_CHUNK_BYTES)
-        if not chunk:
-            if answer.has_length or not answer.has_head:
-                raise BadAnswerError
-            break
-        received += len(chunk)
-        # What frames a body comes on top of it; a host that sends as much again is up to something else.
-        if received > (2 * max_bytes + _MAX_HEAD_BYTES if answer.has_head else _MAX_HEAD_BYTES):
-            raise BadAnswerError
-        answer.feed(chunk)
-    return bytes(answer.body)
-
-
-class _Answer:
-    """What the parser reports. Errors are kept until its call returns, since it would wrap them in its own."""
+class Answer:
+    """Fed with what comes until it `is_over`: complete, or known to be none. Then it says what it was."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.body = bytearray()
-        self.has_head = False
-        self.has_length = False
-        """Whether the head says where the body ends; without, the end of the connection does."""
-        self.is_complete = False
+        self.is_over = False
         self._max_bytes = max_bytes
-        self._is_interim = False
-        self._error: Exception | None = None
+        self._received_bytes = 0
+        self._body = bytearray()
+        self._has_head = self._has_length = self._is_interim = self._is_complete = False
+        """`_has_length`: the head says where the body ends; without, the end of the connection does."""
+        # A type: an error that was raised would hold the frames, and these the photo, that it went through.
+        self._error: type[Exception] | None = None
         self._parser = httptools.HttpResponseParser(self)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, data: bytes) -> None:
+        if self.is_over:
+            return
+        self._received_bytes += len(data)
         try:
-            self._parser.feed_data(chunk)
+            self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            raise BadAnswerError from None
-        if self._error is not None:
-            raise self._error
+            self._error = self._error or BadAnswerError
+        # What frames a body comes on top of it; a host that sends as much again is up to something else.
+        if self._received_bytes > (2 * self._max_bytes + _MAX_HEAD_BYTES if self._has_head else _MAX_HEAD_BYTES):
+            self._error = self._error or BadAnswerError
+        self.is_over = self._is_complete or self._error is not None
 
-    # --- called by the parser ---
+    def end(self, *, is_orderly: bool) -> None:
+        """No more will come. `is_orderly`: the host has ended the connection, which did not break."""
+        if not self.is_over and not (is_orderly and self._has_head and not self._has_length):
+            self._error = BadAnswerError
+        self.is_over = True
+
+    def photo(self) -> bytes:
+        """The body of an answer that is over. Raises `BadAnswerError`, `AnswerTooLargeError`."""
+        # What is wrong behind the end of a whole answer is no part of it.
+        if self._error is not None and not self._is_complete:
+            raise self._error
+        return bytes(self._body)
+
+    # --- called by the parser, which would wrap what is raised here in an error of its own ---
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.has_head:
+        if self._has_head:
             return  # a trailer
         name = name.lower()
         if name == b"content-encoding" and value.strip().lower() != b"identity":
             # Not asked for, and inflating what a stranger sends is a risk of its own.
-            self._error = BadAnswerError()
+            self._error = BadAnswerError
         elif name == b"content-length":
-            self.has_length = True
+            self._has_length = True
             if len(value) > 18 or (value.isdigit() and int(value) > self._max_bytes):
-                self._error = self._error or AnswerTooLargeError()
+                self._error = self._error or AnswerTooLargeError
         elif name == b"transfer-encoding":
-            self.has_length = True
+            self._has_length = True
 
     def on_headers_complete(self) -> None:
+        if self._has_head:
+            return  # of another answer
         status = self._parser.get_status_code()
         self._is_interim = 100 <= status < 200
         if self._is_interim:
-            self._error, self.has_length = None, False
+            self._error, self._has_length = None, False
             return
-        self.has_head = True
+        self._has_head = True
         if status != 200:
-            self._error = BadAnswerError()
+            self._error = BadAnswerError
 
     def on_body(self, data: bytes) -> None:
-        if len(self.body) + len(data) > self._max_bytes:
-            self._error = self._error or AnswerTooLargeError()
-        elif self._error is None:
-            self.body += data
+        if self._is_complete or self._error is not None:
+            return
+        if len(self._body) + len(data) > self._max_bytes:
+            self._error = AnswerTooLargeError
+        else:
+            self._body += data
 
     def on_message_complete(self) -> None:
-        self.is_complete = self.is_complete or not self._is_interim
+        self._is_complete = self._is_complete or (self._error is None and not self._is_interim)

@@ -18,7 +18,8 @@ from ipaddress import IPv4Address, IPv6Address
 from app.engine.errors import ImageNotFetchedError, ImageTooLargeError
 from app.engine.items import PhotoSource
 from app.fetch.addresses import is_public, parse_address
-from app.fetch.answer import AnswerTooLargeError, BadAnswerError, read_photo, request_for
+from app.fetch.answer import Answer, AnswerTooLargeError, BadAnswerError, request_for
+from app.fetch.exchange import Exchange
 from app.fetch.photo_url import HostList, PhotoUrl, parse_url
 from app.metrics import IMAGE_FETCH_DURATION_SECONDS, IMAGE_FETCHES
 
@@ -119,22 +120,22 @@ class PhotoFetcher:
 
     async def _exchange(self, url: PhotoUrl) -> bytes:
         connection = await self._open(await self._addresses_of(url.host))
+        exchange = Exchange(request_for(url), Answer(self._max_image_bytes))
         try:
             # The name, not the address, is asked for (SNI) and has to be in the certificate.
-            reader, writer = await asyncio.open_connection(sock=connection, ssl=self._tls, server_hostname=url.host)
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: exchange, sock=connection, ssl=self._tls, server_hostname=url.host
+            )
         except OSError as error:
             connection.close()
             raise _FetchFailed("untrusted" if isinstance(error, ssl.SSLCertVerificationError) else "unreachable") from None
         try:
-            writer.write(request_for(url))
-            return await read_photo(reader, max_bytes=self._max_image_bytes)
-        except (BadAnswerError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
+            return await exchange.photo()
+        except BadAnswerError:
             raise _FetchFailed("bad_answer") from None
         finally:
             # Nothing more is wanted of it, whatever it still sends.
-            writer.transport.abort()
+            transport.abort()
 
     async def _addresses_of(self, host: str) -> list[Address]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -83,6 +84,30 @@ async def test_a_photo_arrives_as_it_is(photo_host: PhotoHost, network: Network,
     assert {"Host: photos.example.com", "Accept-Encoding: identity", "Connection: close"} < set(lines)
     assert "cookie" not in request.decode().lower()
     await photo_host.is_left()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 10_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_whole_photo_counts_however_the_host_closes(
+    pair: tuple[Path, Path], network: Network, size_bytes: int, is_chunked: bool
+) -> None:
+    """As servers do that close the socket and leave out TLS's own end."""
+    photo = bytes(size_bytes)
+    answer = chunked(photo, 50_000) if is_chunked else ok(photo)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+
+    def serve() -> None:
+        with listener.accept()[0] as plain, context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        host = PhotoHost(*pair, port=listener.getsockname()[1])
+        fetching = network.fetcher(host, max_image_bytes=4_000_000).source_of(URL)
+        _, fetched = await asyncio.gather(asyncio.to_thread(serve), fetching())
+    assert fetched == photo
 
 
 async def test_an_address_that_does_not_answer_leaves_time_for_the_next(photo_host: PhotoHost, network: Network) -> None:
