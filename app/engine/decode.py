@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -157,12 +157,14 @@ class DecodePool:
         *,
         modality: EmbeddingModality,
         indices: Sequence[int] | None = None,
+        on_read: Callable[[int], None] | None = None,
         may_hold_loop: bool = False,
     ) -> None:
-        """Read the items at `indices` (None: all) of an admitted submission; each is settled or put to the runtime. Returns at
+        """Read the items at `indices` (None: all) of an admitted submission; each is settled or put to the runtime. `on_read`
+        is told, from any thread, of each that will not be looked at again, but for those that nobody waits for. Returns at
         once, unless this thread may be held (`may_hold_loop`): a lone item is then answered in it, where decoding and the
         runtime share a thread that has nothing to do."""
-        reading = _Reading(self, reader, batcher, submission, items, modality)
+        reading = _Reading(self, reader, batcher, submission, items, modality, on_read)
         indices = range(len(items)) if indices is None else indices
         if self._reads_in_runtime:
             if may_hold_loop and len(items) == 1 and batcher.answer_here(submission, reading.read_quickly):
@@ -200,9 +202,16 @@ class _Reading:
     submission: Submission
     items: Sequence[Item]
     modality: EmbeddingModality
+    on_read: Callable[[int], None] | None
 
     def read(self, index: int, at_most: Weight) -> ItemRow | ItemError | None:
         """None: it has gone to another thread."""
+        outcome = self._read(index, at_most)
+        if outcome is not None and self.on_read is not None:
+            self.on_read(index)
+        return outcome
+
+    def _read(self, index: int, at_most: Weight) -> ItemRow | ItemError | None:
         started = time.perf_counter()
         try:
             row = self.reader.read(self.items[index], self.modality, self.pool.photos, at_most=at_most)

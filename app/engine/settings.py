@@ -65,7 +65,10 @@ class EngineSettings:
     max_text_chars: int = 2_000
     """Characters of one title, 1 to 1,000,000. Marketplaces allow 80 to 250."""
     max_image_fetches: int = 16
-    """Photos fetched at the same time, 1 to 1024; each takes up to `max_image_bytes`."""
+    """Photos fetched at the same time, 1 to 1024."""
+    max_fetched_bytes: int = 192 * 1024 * 1024
+    """Bytes of photos that are being fetched, each counted as `max_image_bytes`, or wait to be read, 1 KiB to 64 GiB; the next
+    fetch waits for room. One photo always has it. 192 MiB: 16 under way, and 32 MiB for the threads that read."""
     max_fetching_items: int = 128
     """Items whose photo is not there yet, 1 to 65,536, of all models; more is refused with `overloaded`. They fill a quarter
     of the queue at most."""
@@ -86,6 +89,7 @@ class EngineSettings:
         _check("decode_timeout_ms", self.decode_timeout_ms, 100, 60_000)
         _check("max_text_chars", self.max_text_chars, 1, 1_000_000)
         _check("max_image_fetches", self.max_image_fetches, 1, 1024)
+        _check("max_fetched_bytes", self.max_fetched_bytes, 1024, 64 * 1024**3)
         _check("max_fetching_items", self.max_fetching_items, 1, 65_536)
 
     @property

@@ -47,12 +47,15 @@ class Answer:
         """`_has_length`: the head says where the body ends; without, the end of the connection does."""
         # A type: an error that was raised would hold the frames, and these the photo, that it went through.
         self._error: type[Exception] | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        # There while something comes: it holds this, as this holds it, and the photo would wait for the garbage collector.
+        self._parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> None:
         if self.is_over:
             return
         self._received_bytes += len(data)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -60,13 +63,14 @@ class Answer:
         # What frames a body comes on top of it; a host that sends as much again is up to something else.
         if self._received_bytes > (2 * self._max_bytes + _MAX_HEAD_BYTES if self._has_head else _MAX_HEAD_BYTES):
             self._error = self._error or BadAnswerError
-        self.is_over = self._is_complete or self._error is not None
+        if self._is_complete or self._error is not None:
+            self._finish()
 
     def end(self, *, is_orderly: bool) -> None:
         """No more will come. `is_orderly`: the host has ended the connection, which did not break."""
         if not self.is_over and not (is_orderly and self._has_head and not self._has_length):
             self._error = BadAnswerError
-        self.is_over = True
+        self._finish()
 
     def photo(self) -> bytes:
         """The body of an answer that is over. Raises `BadAnswerError`, `AnswerTooLargeError`."""
@@ -74,6 +78,10 @@ class Answer:
         if self._error is not None and not self._is_complete:
             raise self._error
         return bytes(self._body)
+
+    def _finish(self) -> None:
+        self.is_over = True
+        self._parser = None
 
     # --- called by the parser, which would wrap what is raised here in an error of its own ---
 
@@ -94,6 +102,7 @@ class Answer:
     def on_headers_complete(self) -> None:
         if self._has_head:
             return  # of another answer
+        assert self._parser is not None  # noqa: S101  (it is what calls)
         status = self._parser.get_status_code()
         self._is_interim = 100 <= status < 200
         if self._is_interim:

@@ -33,8 +33,15 @@ class FetchSettings(BaseSettings):
         16,
         ge=1,
         le=1024,
-        description="Most photos that one worker fetches at once. At most 160 MiB, and as many connections to one image host "
-        "as it will bear.",
+        description="Most photos that one worker fetches at once: as many connections to one image host as it will bear.",
+    )
+    max_fetched_bytes: int = Field(
+        192 * 1024 * 1024,
+        ge=1024,
+        le=64 * 1024**3,
+        description="Most bytes of fetched photos that one worker holds at once, until they are read; one that is still "
+        "coming counts as the largest allowed. The next fetch waits for room, which one photo always has. 192 MiB: 16 photos "
+        "of 10 MiB under way, and 32 MiB for those that wait to be decoded.",
     )
     max_fetching_items: int = Field(
         128,

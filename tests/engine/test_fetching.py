@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -74,6 +75,7 @@ async def engine(litert_settings: EngineSettings, request: pytest.FixtureRequest
     engine = await open_engine(settings)
     yield engine
     await engine.close()
+    assert held_bytes(engine) == 0, "whatever came of the requests"
 
 
 @pytest.fixture
@@ -83,6 +85,10 @@ def store() -> PhotoStore:
 
 def pending_items(engine: Engine) -> int:
     return engine._registry.resolve(None, None).batcher.pending_items
+
+
+def held_bytes(engine: Engine) -> int:
+    return engine._fetches._room.held_bytes
 
 
 async def settled(engine: Engine) -> None:
@@ -171,6 +177,46 @@ async def test_only_so_many_are_fetched_at_once(engine: Engine, store: PhotoStor
     store.is_open.set()
     assert codes((await asking).results) == ["ok"] * 6
     assert store.most_asking == 2
+
+
+async def test_a_photo_is_let_go_of_once_it_is_read_whoever_is_still_waited_for(engine: Engine, store: PhotoStore) -> None:
+    slow = PhotoStore(jpeg(2))
+    slow.close()
+    references = sys.getrefcount(store.photo)
+    asking = asyncio.create_task(engine.classify([Item(image_source=slow), *[Item(image_source=store)] * 5]))
+    await store.is_asked(5)
+    async with asyncio.timeout(5):
+        while pending_items(engine) > 1:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    references_left = sys.getrefcount(store.photo)  # apart from the assertion, which holds what it asks about
+    assert references_left == references
+    assert held_bytes(engine) == engine._settings.max_image_bytes, "what the slow one may come to"
+    slow.is_open.set()
+    assert codes((await asking).results) == ["ok"] * 6
+
+
+@pytest.mark.parametrize(("max_fetched_bytes", "at_once"), [(2_500_000, 2), (1024, 1)])
+async def test_a_fetch_without_room_for_its_photo_waits_and_every_request_can_go_on(
+    litert_settings: EngineSettings, store: PhotoStore, max_fetched_bytes: int, at_once: int
+) -> None:
+    settings = dataclasses.replace(litert_settings, max_image_bytes=1_000_000, max_fetched_bytes=max_fetched_bytes)
+    engine = await open_engine(settings)
+    try:
+        store.close()
+        requests = [asyncio.create_task(engine.classify([Item(image_source=store)] * 12)) for _ in range(2)]
+        late = asyncio.create_task(engine.classify([Item(image_source=store)], timeout_s=0.1))
+        await store.is_asked(at_once)
+        with pytest.raises(DeadlineExceededError):
+            await late
+        assert store.asked == at_once
+        store.is_open.set()
+        for request in requests:
+            assert codes((await request).results) == ["ok"] * 12
+        assert (store.asked, store.most_asking) == (24, at_once)
+    finally:
+        await engine.close()
+    assert held_bytes(engine) == 0
 
 
 async def test_more_than_may_wait_for_their_photo_are_refused_while_others_are_answered(

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.api.certificates import make_certificate
 from tests.fetch.photo_host import HOST, PUBLIC, Connected, Network, PhotoHost, chunked, listening, ok, resolving
 from tests.fetch.test_addresses import FORBIDDEN_V4, FORBIDDEN_V6, disguised
 from tests.fetch.test_photo_url import FORBIDDEN
+from tests.garbage import garbage_of
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +110,28 @@ async def test_a_whole_photo_counts_however_the_host_closes(
         fetching = network.fetcher(host, max_image_bytes=4_000_000).source_of(URL)
         _, fetched = await asyncio.gather(asyncio.to_thread(serve), fetching())
     assert fetched == photo
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ok(PHOTO), chunked(PHOTO), b"HTTP/1.0 200 OK\r\n\r\n" + PHOTO, ok(PHOTO)[:-1], ok(bytes(100_001)), b"SSH-2.0\r\n"],
+    ids=["length", "chunked", "until the end", "cut", "too large", "no HTTP"],
+)
+async def test_a_fetch_leaves_nothing_behind(photo_host: PhotoHost, network: Network, answer: bytes) -> None:
+    photo_host.answers[TARGET] = answer
+    source = network.fetcher(photo_host).source_of(URL)
+
+    async def fetch() -> None:
+        with suppress(ItemError):
+            await source()
+        await photo_host.is_left()
+        await asyncio.sleep(0.01)
+
+    await fetch()  # what is made once
+    with garbage_of() as garbage:
+        for _ in range(3):
+            await fetch()
+    assert not garbage
 
 
 async def test_an_address_that_does_not_answer_leaves_time_for_the_next(photo_host: PhotoHost, network: Network) -> None:
