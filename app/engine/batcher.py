@@ -191,6 +191,7 @@ class Batcher:
             give_way()
             while batch := self._take():
                 self._answer(batch)
+                del batch  # the photos that it was read from are not kept until the next one comes
         except BaseException as error:  # the end of this thread, whatever it is; the type alone holds no content
             logger.critical("runtime_thread_died", model=self._model, error=type(error).__name__)
         finally:

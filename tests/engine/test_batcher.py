@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -143,6 +144,24 @@ async def test_an_item_is_settled_once_whoever_settles_it_again(batcher: Batcher
     assert doubles([answered]) == [4.0]
     assert (submission.unsettled, batcher.pending_items) == (0, 0)
     assert [entry["event"] for entry in logs] == ["item_settled_twice"] * 2
+
+
+async def test_a_resting_runtime_holds_nothing_of_its_last_batch(batcher: Batcher) -> None:
+    class Photos:
+        """What the items are read from."""
+
+        def read(self, index: int) -> ItemRow:
+            return ItemRow(row_of(7), ("image",))
+
+    photos = Photos()
+    left = weakref.ref(photos)
+    submission = batcher.admit(1, timeout_s=None)
+    batcher.put_unread(submission, (0,), photos.read)
+    del photos
+    assert doubles(await submission.wait()) == [14.0]
+    async with asyncio.timeout(5):
+        while left() is not None:
+            await asyncio.sleep(0.005)
 
 
 async def test_a_request_larger_than_a_batch_is_answered_in_its_order(batcher: Batcher, doubling: DoublingRuntime) -> None:
