@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.generation import GenerationSwitch
-from app.worker_link import ParentLink, Worker, WorkerFailed
+from app.worker_link import ParentLink, Worker
+from app.worker_process import PARENT_SIGNALS, fork_worker
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -79,7 +80,7 @@ class Supervisor:
         os.set_blocking(wake, False)
         os.set_blocking(wake_end, False)
         self._selector.register(wake, selectors.EVENT_READ)
-        previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        previous = {number: signal.signal(number, lambda *_: None) for number in PARENT_SIGNALS}
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
         try:
             self.switch.open(self._selector)
@@ -139,13 +140,9 @@ class Supervisor:
 
     def _fork(self, slot: int, replaces: Worker | None = None) -> Worker:
         reports, reports_end = os.pipe()
+        parent = ParentLink(reports_end, self._lifeline)
         self.switch.before_fork()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reports)
-            self._be_worker(slot, reports_end)
+        pid = fork_worker(parent, lambda: self._let_go(slot, reports), lambda: self.run_worker(self.listeners[slot], parent))
         os.close(reports_end)
         worker = Worker(slot, pid, reports, replaces)
         self._workers[pid] = worker
@@ -153,32 +150,14 @@ class Supervisor:
         self.switch.joined(pid)
         return worker
 
-    def _be_worker(self, slot: int, reports: int) -> None:
-        """The child's life; never returns."""
-        code = 1
-        parent = ParentLink(reports, self._lifeline)
-        try:
-            signal.set_wakeup_fd(-1)
-            # A terminal sends Ctrl-C to the whole group; the parent passes it on as SIGTERM, once.
-            for number in {*_SIGNALS, *_OF_THE_PARENT}:
-                signal.signal(number, signal.SIG_IGN if number in _OF_THE_PARENT else signal.SIG_DFL)
-            self._selector.close()
-            self.switch.in_worker()
-            for end in (self._lifeline_end, *(worker.reports for worker in self._workers.values())):
-                os.close(end)
-            for listener in set(self.listeners) - {self.listeners[slot]}:
-                listener.close()
-            code = self.run_worker(self.listeners[slot], parent)
-        except WorkerFailed as error:
-            parent.fail(str(error))
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else 1
-        except BaseException as error:
-            log.exception("worker_failed", exc_info=error)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    def _let_go(self, slot: int, reports: int) -> None:
+        """In the new process: close what is the parent's and other workers'."""
+        self._selector.close()
+        self.switch.in_worker()
+        for end in (reports, self._lifeline_end, *(worker.reports for worker in self._workers.values())):
+            os.close(end)
+        for listener in set(self.listeners) - {self.listeners[slot]}:
+            listener.close()
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -294,7 +273,3 @@ class Supervisor:
         for worker in self._workers.values():
             worker.started_at_s += lost_s
             worker.heard_at_s += lost_s
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
-_OF_THE_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -18,13 +18,22 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 SCRIPT = """
-import signal, socket, sys, time
+import os, signal, socket, sys, time
 from pathlib import Path
 from app.logging import configure_logging
 from app.supervisor import Supervisor
 
 folder = Path(sys.argv[1])
 configure_logging("info", "json")
+
+
+def end_newborn():
+    if (folder / "end-newborn").exists():
+        (folder / "end-newborn").unlink()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+os.register_at_fork(after_in_child=end_newborn)
 
 
 def work(listener, parent):
@@ -113,6 +122,20 @@ def test_a_replacement_that_never_becomes_ready_does_not_hold_up_the_next_roll(t
         (tmp_path / "never-ready").unlink()
         running.process.send_signal(signal.SIGHUP)
         assert {running.wait_for("worker_replaced")["slot"] for _ in range(2)} == {0, 1}
+
+
+def test_a_signal_to_a_worker_that_was_just_forked_is_none_to_its_parent(tmp_path: Path) -> None:
+    with supervised(tmp_path) as running:
+        running.wait_for("ready")
+        victim = running.workers()[0]
+        (tmp_path / "end-newborn").touch()
+        os.kill(victim, signal.SIGKILL)
+        assert running.wait_for("worker_died")["pid"] == victim
+        newborn = running.wait_for("worker_died")
+        assert (newborn["slot"], newborn["exit_code"]) == (0, -signal.SIGTERM)
+        while len(running.workers()) < 2:
+            time.sleep(0.01)
+        assert running.process.poll() is None
 
 
 @pytest.mark.slow
