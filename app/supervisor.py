@@ -210,7 +210,9 @@ class Supervisor:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return None
-            worker = self._workers.pop(pid)
+            worker = self._workers.pop(pid, None)
+            if worker is None:  # whatever loses its parent in a container becomes a child of the first process
+                continue
             code = os.waitstatus_to_exitcode(status)
             if worker.reports in self._selector.get_map():
                 self._selector.unregister(worker.reports)

@@ -57,6 +57,8 @@ supervisor = Supervisor(
     listeners, work, switch=NoModels(), grace_s=0, start_timeout_s=1.5, silence_timeout_s=1.5,
     on_ready=lambda _: print('{"event": "ready"}', flush=True),
 )
+if (folder / "foreign").exists():
+    os.posix_spawnp("true", ["true"], os.environ)
 sys.exit(supervisor.run())
 """
 
@@ -122,6 +124,17 @@ def test_a_replacement_that_never_becomes_ready_does_not_hold_up_the_next_roll(t
         (tmp_path / "never-ready").unlink()
         running.process.send_signal(signal.SIGHUP)
         assert {running.wait_for("worker_replaced")["slot"] for _ in range(2)} == {0, 1}
+
+
+def test_the_end_of_a_child_that_is_no_worker_is_nothing_to_the_service(tmp_path: Path) -> None:
+    """The first process of a container is given every process there whose own parent has ended."""
+    (tmp_path / "foreign").touch()
+    with supervised(tmp_path) as running:
+        running.wait_for("ready")
+        while len(running.workers()) > 2:
+            time.sleep(0.01)  # until the other child has been reaped
+        running.process.terminate()
+        assert running.process.wait(10) == 0
 
 
 def test_a_signal_to_a_worker_that_was_just_forked_is_none_to_its_parent(tmp_path: Path) -> None:
