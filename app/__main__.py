@@ -71,9 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
     _warn_of_unknown_variables()
     # Until uvicorn takes the signal over: a container's first process has no default action, and would load on.
     signal.signal(signal.SIGTERM, _stop_loading)
-    if hasattr(signal, "SIGUSR1"):
-        # It means "look at the models folder", and must not end a service that does not listen for it yet.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for name in ("SIGHUP", "SIGUSR1"):
+        # They mean "renew" and "look at the models folder", and must not end a service that does not listen for them yet.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         if not _is_loopback(settings.host):
             _warn_of_an_open_door(settings, keys)

@@ -161,6 +161,21 @@ def test_a_refusal_needs_no_body(guarded_service: Service) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigIgn"], 16) >> number - 1 & 1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_while_it_starts_does_not_end_it(tiny_models: Path, workers: str) -> None:
+    starting = Service(tiny_models, WORKERS=workers)
+    while starting.process.poll() is None and not ignores(starting.process.pid, signal.SIGUSR1):
+        pass  # until it has said what it does with signals, long before its models are loaded
+    starting.process.send_signal(signal.SIGHUP)
+    with starting as service:
+        assert answers(service.port, "/health/ready")
+
+
 def test_a_single_process_renews_its_certificate_on_sighup(tiny_models: Path, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     files = {"TLS_CERTIFICATE_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
