@@ -151,8 +151,7 @@ async def _serve(
     link: WorkerLink | None,
 ) -> None:
     if parent is not None:
-        # Nobody would stop or replace a worker without its parent, and it would hold the port.
-        asyncio.get_running_loop().add_reader(parent.gone, os.kill, os.getpid(), signal.SIGTERM)
+        asyncio.get_running_loop().add_reader(parent.gone, _stop_without_parent, parent)
     context = tls_context(settings)
     if link is not None:
         engine = await link.open_engine(settings.engine_settings())
@@ -180,6 +179,13 @@ async def _serve(
     finally:
         if beating is not None:
             beating.cancel()
+
+
+def _stop_without_parent(parent: Parent) -> None:
+    """Nobody would stop or replace a worker without its parent, and it would hold the port."""
+    # What is at its end stays so: once is enough, or the loop would do nothing else until the last request is answered.
+    asyncio.get_running_loop().remove_reader(parent.gone)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _beat(parent: Parent) -> None:

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -134,6 +135,28 @@ def test_workers_whose_parent_is_killed_stop_too(doomed_workers: Service) -> Non
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    doomed_workers.wait_until_stopped()
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time so far."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_workers_that_finish_their_requests_without_a_parent_rest_meanwhile(doomed_workers: Service) -> None:
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: itemlens\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    pids = children(doomed_workers.process.pid)
+    with ExitStack() as stack:
+        for _ in range(8):  # so that one has some, and most often both
+            stack.enter_context(doomed_workers.connect()).sendall(head + b"{")
+        time.sleep(0.2)  # until the heads have been read
+        doomed_workers.process.kill()
+        time.sleep(0.5)  # until they have begun to stop
+        before_s = {pid: cpu_s(pid) for pid in pids if Path(f"/proc/{pid}").exists()}
+        assert before_s
+        time.sleep(1)
+        assert all(cpu_s(pid) - before < 0.1 for pid, before in before_s.items())
     doomed_workers.wait_until_stopped()
 
 
