@@ -14,11 +14,10 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from contextlib import ExitStack
 from difflib import get_close_matches
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
@@ -30,6 +29,9 @@ from app.logging import configure_logging
 from app.settings import PREFIX, Settings, SettingsError, load_settings
 from app.settings_reference import allowed, settings_table
 from app.tls import tls_context
+
+if TYPE_CHECKING:
+    from app.quota import QuotaTable
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -108,64 +110,64 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socke
     # Each worker computes on its own core; a pool of linear algebra threads in each would only fight over them. Also keeps the
     # parent at one thread, which a fork needs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="itemlens-metrics-")
-    except OSError:
-        raise _StartError(
-            "Several workers share their metrics in a temporary folder, and none can be made. "
-            f"Let TMPDIR name a writable one (a tmpfs will do), or set {PREFIX}WORKERS=1."
-        ) from None
-    with folder:
-        # Read by the metrics library when it is imported, which is why everything that measures is imported below.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
-        from prometheus_client import multiprocess
+    # Imported before the fork: the workers share these pages, and a replacement starts in the time that its models need.
+    import app.engine.engine  # noqa: F401
+    from app.generation import GenerationSwitch
+    from app.metrics_memory import MetricsMemory
+    from app.server import serve
+    from app.supervisor import Supervisor
+    from app.worker_link import ParentLink, WorkerFailed
 
-        # Imported before the fork: the workers share these pages, and a replacement starts in the time that its models need.
-        import app.engine.engine  # noqa: F401
-        from app.generation import GenerationSwitch
-        from app.quota import QuotaTable
-        from app.server import serve
-        from app.supervisor import Supervisor
-        from app.worker_link import ParentLink, WorkerFailed
+    # No collection in a worker writes into these pages, which would give it a copy of each.
+    gc.freeze()
+    switch = GenerationSwitch(settings.engine_settings())
+    quotas = _shared_quotas(settings.max_items_per_minute_per_key)
 
-        # No collection in a worker writes into these pages, which would give it a copy of each.
-        gc.freeze()
-        switch = GenerationSwitch(settings.engine_settings())
-        most = settings.max_items_per_minute_per_key
-        quotas = QuotaTable(most, is_shared=True) if most else None
+    def work(listener: socket.socket, parent: ParentLink) -> int:
+        signal.signal(signal.SIGTERM, _stop_loading)
 
-        def work(listener: socket.socket, parent: ParentLink) -> int:
-            signal.signal(signal.SIGTERM, _stop_loading)
+        def ready(models: list[str]) -> None:
+            parent.ready(" ".join(models))
 
-            def ready(models: list[str]) -> None:
-                parent.ready(" ".join(models))
-
-            try:
-                serve(settings, listener, ready, keys=keys, quotas=quotas, parent=parent, link=switch.worker_link())
-            except (BundleError, SettingsError) as error:
-                raise WorkerFailed(str(error)) from None
-            return 0
-
-        supervisor = Supervisor(
-            listeners,
-            work,
-            grace_s=settings.graceful_shutdown_s,
-            start_timeout_s=settings.worker_start_timeout_s,
-            silence_timeout_s=settings.worker_silence_timeout_s,
-            on_ready=lambda models: _announce(settings, listeners[0], models.split()),
-            on_exit=multiprocess.mark_process_dead,
-            switch=switch,
-            on_tick=keys.refresh,
-        )
         try:
-            code = supervisor.run()
-        finally:
-            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
-            if quotas is not None:
-                quotas.close()
+            serve(settings, listener, ready, keys=keys, quotas=quotas, parent=parent, link=switch.worker_link())
+        except (BundleError, SettingsError) as error:
+            raise WorkerFailed(str(error)) from None
+        return 0
+
+    supervisor = Supervisor(
+        listeners,
+        work,
+        grace_s=settings.graceful_shutdown_s,
+        start_timeout_s=settings.worker_start_timeout_s,
+        silence_timeout_s=settings.worker_silence_timeout_s,
+        on_ready=lambda models: _announce(settings, listeners[0], models.split()),
+        switch=switch,
+        counts=MetricsMemory(len(listeners)),
+        on_tick=keys.refresh,
+    )
+    try:
+        code = supervisor.run()
+    finally:
+        if quotas is not None:
+            quotas.close()
     if code == 0:
         log.info("stopped")
     return code
+
+
+def _shared_quotas(items_per_minute: int | None) -> QuotaTable | None:
+    from app.quota import QuotaTable
+
+    if not items_per_minute:
+        return None
+    try:
+        return QuotaTable(items_per_minute, is_shared=True)
+    except OSError:
+        raise _StartError(
+            "Several workers share their quotas by way of a temporary file, and none can be made. "
+            f"Let TMPDIR name a writable folder (a tmpfs will do), or set {PREFIX}WORKERS=1."
+        ) from None
 
 
 def _announce(settings: Settings, listener: socket.socket, models: list[str]) -> None:

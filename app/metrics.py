@@ -1,9 +1,9 @@
 """Every metric of the service, declared once.
 
-Owns names, labels, units and buckets. A leaf: it imports nothing else of the app, so that the HTTP front end and the
-engine can both report without knowing each other. Label values come from closed sets (route templates, model names,
-attribute names, decisions), never from a request's content. With several workers (`PROMETHEUS_MULTIPROC_DIR` is set) each
-answer of `render` is their sum.
+Owns names, labels, units and buckets. A leaf: of the app it imports only where workers keep their numbers
+(`app.metrics_memory`), so that the HTTP front end and the engine can both report without knowing each other. Label values come
+from closed sets (route templates, model names, attribute names, decisions), never from a request's content. With several
+workers each answer of `render` is their sum.
 
 What is counted for every request or item is only written down at once (`record`, 0.2 us) and reaches its metric summed, up to
 0.2 s later: counted at once, in memory that workers share, it cost a request 60 us.
@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import os
+import json
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any
 
+import prometheus_client.values
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -27,8 +30,14 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     generate_latest,
-    multiprocess,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from app import metrics_memory
+
+# Before the first metric is declared: what each of them is kept in.
+prometheus_client.values.ValueClass = metrics_memory.SharedNumber
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 PROCESS_REGISTRY = CollectorRegistry(auto_describe=True)
@@ -52,7 +61,9 @@ class SummedHistogram(Histogram):
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 
-BUILD = Gauge("itemlens_build_info", "1 for the version that runs.", ("version",), multiprocess_mode="max", registry=REGISTRY)
+BUILD = Gauge(
+    "itemlens_build_info", "1 for the version that runs.", ("version",), multiprocess_mode="livemax", registry=REGISTRY
+)
 
 # --- HTTP, reported by app.edge ---------------------------------------------------------------------------------
 
@@ -220,8 +231,38 @@ def render() -> bytes:
     The process's own (memory, files, garbage collection) are those of the worker that answers.
     """
     count_waiting()
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY) + generate_latest(PROCESS_REGISTRY)
-    shared = CollectorRegistry()
-    multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
-    return generate_latest(shared) + generate_latest(PROCESS_REGISTRY)
+    numbers = metrics_memory.of_all_workers()
+    return generate_latest(REGISTRY if numbers is None else _Summed(numbers)) + generate_latest(PROCESS_REGISTRY)
+
+
+_JOINED: dict[str, Callable[[list[float]], float]] = {"livesum": sum, "livemin": min, "livemax": max}
+
+
+@cache
+def _parsed(key: bytes) -> list[Any]:
+    parts: list[Any] = json.loads(key)
+    return parts
+
+
+class _Summed(Collector):
+    """The metrics that are declared here with the numbers of all workers."""
+
+    def __init__(self, numbers: dict[bytes, list[float]]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        families = {family.name: family for family in REGISTRY.collect()}
+        for family in families.values():
+            family.samples = []
+        below: dict[tuple[str, ...], float] = {}
+        for key, of_workers in self._numbers.items():
+            _, mode, name, suffix, labels = _parsed(key)
+            number = _JOINED.get(mode, sum)(of_workers)
+            if suffix == "_bucket":  # each holds its own alone, in order, and is written out with those below it
+                others = {label: value for label, value in labels.items() if label != "le"}
+                series = (name, *others.values())
+                number = below[series] = below.get(series, 0.0) + number
+                if labels["le"] == "+Inf":
+                    families[name].add_sample(name + "_count", others, number)
+            families[name].add_sample(name + suffix, labels, number)
+        yield from families.values()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.generation import GenerationSwitch
+from app.metrics_memory import MetricsMemory
 from app.worker_link import ParentLink, Worker
 from app.worker_process import PARENT_SIGNALS, fork_worker
 
@@ -52,19 +53,18 @@ class Supervisor:
     """`run` blocks until the service has stopped. One worker per listener. Must be used in a process with one thread.
 
     `grace_s`: how long a worker may take to stop before it is killed; `start_timeout_s`: to become ready; `silence_timeout_s`:
-    how long it may then be silent. `on_ready` is called once, when all are ready, with what the last of them said; `on_exit`
-    with the pid of every worker that has gone; `on_tick` every second or so: what it renews, a new worker inherits. `switch` is
-    told of the workers' coming and going too.
+    how long it may then be silent. `on_ready` is called once, when all are ready, with what the last of them said; `on_tick`
+    every second or so: what it renews, a new worker inherits. `switch` and `counts` are told of the workers' coming and going.
     """
 
     listeners: Sequence[socket.socket]
     run_worker: RunWorker
     grace_s: float
     switch: GenerationSwitch
+    counts: MetricsMemory
     start_timeout_s: float
     silence_timeout_s: float
     on_ready: Callable[[str], None] = lambda _said: None
-    on_exit: Callable[[int], None] = lambda _pid: None
     on_tick: Callable[[], object] = lambda: None
     _workers: dict[int, Worker] = field(default_factory=dict)
     _rolling: list[int] = field(default_factory=list)
@@ -142,11 +142,13 @@ class Supervisor:
         reports, reports_end = os.pipe()
         parent = ParentLink(reports_end, self._lifeline)
         self.switch.before_fork()
+        self.counts.before_fork()
         pid = fork_worker(parent, lambda: self._let_go(slot, reports), lambda: self.run_worker(self.listeners[slot], parent))
         os.close(reports_end)
         worker = Worker(slot, pid, reports, replaces)
         self._workers[pid] = worker
         self._selector.register(reports, selectors.EVENT_READ, lambda: self._reported(worker))
+        self.counts.joined(pid)
         self.switch.joined(pid)
         return worker
 
@@ -154,6 +156,7 @@ class Supervisor:
         """In the new process: close what is the parent's and other workers'."""
         self._selector.close()
         self.switch.in_worker()
+        self.counts.in_worker()
         for end in (reports, self._lifeline_end, *(worker.reports for worker in self._workers.values())):
             os.close(end)
         for listener in set(self.listeners) - {self.listeners[slot]}:
@@ -217,7 +220,7 @@ class Supervisor:
             if worker.reports in self._selector.get_map():
                 self._selector.unregister(worker.reports)
             message = worker.last_words()
-            self.on_exit(pid)
+            self.counts.left(pid)
             self.switch.left(pid, was_stopped=worker.stop_by_s is not None and worker.end is None)
             if worker.stop_by_s is not None or self._is_stopping:
                 continue

@@ -48,13 +48,13 @@ def work(listener, parent):
 
 
 listeners = [socket.socket() for _ in range(2)]
-class NoModels:
-    # In place of the switch of model generations, which these workers have none of.
+class Nothing:
+    # In place of the switch of model generations and of what is counted, which these workers have none of.
     def __getattr__(self, name):
         return lambda *_, **__: None
 
 supervisor = Supervisor(
-    listeners, work, switch=NoModels(), grace_s=0, start_timeout_s=1.5, silence_timeout_s=1.5,
+    listeners, work, switch=Nothing(), counts=Nothing(), grace_s=0, start_timeout_s=1.5, silence_timeout_s=1.5,
     on_ready=lambda _: print('{"event": "ready"}', flush=True),
 )
 if (folder / "foreign").exists():

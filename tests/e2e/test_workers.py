@@ -105,6 +105,22 @@ def test_metrics_are_the_sum_over_the_workers_and_outlive_them(workers: Service)
     workers.wait_for(lambda event: event["event"] == "worker_died" and event["pid"] == victim)
 
     assert counted(workers.url) == before + 20
+    both_workers(workers)  # asks 12 times
+    time.sleep(COUNTED_WITHIN_S)
+    assert [counted(workers.url) for _ in range(6)] == [before + 32] * 6
+
+
+def test_workers_keep_nothing_in_the_temporary_folder(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing there can fill up, be tidied away or be left behind."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with Service(tiny_models, WORKERS="2") as running:
+        assert counted(running.url) == 0
+        assert classify(running.url, 4) == [200] * 4
+        assert list(temporary.iterdir()) == []
 
 
 def test_a_killed_worker_is_replaced_and_no_later_request_fails(workers: Service) -> None:
