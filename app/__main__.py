@@ -24,7 +24,7 @@ import structlog
 from app import __version__
 from app.api_keys import ApiKeys
 from app.engine.errors import BundleError
-from app.listeners import bind_listeners
+from app.listeners import Listener, bind_listeners
 from app.logging import configure_logging
 from app.settings import PREFIX, Settings, SettingsError, load_settings
 from app.settings_reference import allowed, settings_table
@@ -99,13 +99,16 @@ def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _serve_alone(settings: Settings, keys: ApiKeys, listener: socket.socket) -> None:
-    from app.server import serve
+    from app.server import ListenError, serve
 
-    serve(settings, listener, lambda models: _announce(settings, listener, models), keys=keys)
+    try:
+        serve(settings, listener, lambda models: _announce(settings, listener, models), keys=keys)
+    except ListenError as error:
+        raise _StartError(_cannot_listen(settings, str(error))) from None
     log.info("stopped")
 
 
-def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socket.socket]) -> int:
+def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[Listener]) -> int:
     """Several processes, one per listener; returns the exit code."""
     # Each worker computes on its own core; a pool of linear algebra threads in each would only fight over them. Also keeps the
     # parent at one thread, which a fork needs.
@@ -114,7 +117,7 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socke
     import app.engine.engine  # noqa: F401
     from app.generation import GenerationSwitch
     from app.metrics_memory import MetricsMemory
-    from app.server import serve
+    from app.server import ListenError, serve
     from app.supervisor import Supervisor
     from app.worker_link import ParentLink, WorkerFailed
 
@@ -133,6 +136,8 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[socke
             serve(settings, listener, ready, keys=keys, quotas=quotas, parent=parent, link=switch.worker_link())
         except (BundleError, SettingsError) as error:
             raise WorkerFailed(str(error)) from None
+        except ListenError as error:
+            raise WorkerFailed(_cannot_listen(settings, str(error))) from None
         return 0
 
     supervisor = Supervisor(
@@ -182,16 +187,18 @@ def _announce(settings: Settings, listener: socket.socket, models: list[str]) ->
     )
 
 
-def _bind(settings: Settings, workers: int) -> list[socket.socket]:
+def _bind(settings: Settings, workers: int) -> list[Listener]:
     """Take the port before the models are loaded: a taken one is then known at once. Raises `_StartError`."""
     try:
         return bind_listeners(settings.host, settings.port, workers)
     except (OSError, UnicodeError) as error:
         reason = "it is no host name" if isinstance(error, UnicodeError) else (error.strerror or str(error)).lower()
-        raise _StartError(
-            f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
-            f"Stop what uses it, or set {PREFIX}HOST or {PREFIX}PORT."
-        ) from None
+        raise _StartError(_cannot_listen(settings, reason)) from None
+
+
+def _cannot_listen(settings: Settings, reason: str) -> str:
+    where = f"{settings.host} port {settings.port}"
+    return f"Cannot listen on {where}: {reason}. Stop what uses it, or set {PREFIX}HOST or {PREFIX}PORT."
 
 
 def _warn_of_an_open_door(settings: Settings, keys: ApiKeys) -> None:

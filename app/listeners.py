@@ -5,8 +5,10 @@ Owns binding them and the limit on file descriptors. Refuses to know who accepts
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import sys
 
 import structlog
 
@@ -20,15 +22,27 @@ SEND_BUFFER_BYTES = 128 * 1024
 not read, which no limit of ours counts; an answer to 64 items still fits, and a reader 100 ms away gets 2.5 MB a second."""
 
 
-def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
+class Listener(socket.socket):
+    """A socket of `bind_listeners`. To close one lets go of the address in this process: it stops, or is a worker that closes
+    the others'."""
+
+    claim: socket.socket | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.claim is not None:
+            self.claim.close()
+
+
+def bind_listeners(host: str, port: int, count: int) -> list[Listener]:
     """`count` sockets on one address, one per worker: the kernel spreads connections over them evenly, where a
     shared one leaves some workers idle. Port 0 takes one free port for all. Raises OSError.
 
     They are bound but do not listen: a client is refused until a worker is ready to answer. A port that another service
-    holds is refused, even if that service would share it.
+    holds is refused, even if that service would share it, and one that a service of this kind has only bound so far.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listeners: list[socket.socket] = []
+    listeners: list[Listener] = []
     try:
         if count > 1:
             # A socket that does not share finds out whether anybody else, sharing or not, has the port.
@@ -36,7 +50,7 @@ def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         for _ in range(count):
-            listener = socket.socket(family, kind, protocol)
+            listener = Listener(family, kind, protocol)
             listeners.append(listener)
             if os.name == "posix":  # elsewhere the option lets anybody take the port over
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,11 +60,34 @@ def bind_listeners(host: str, port: int, count: int) -> list[socket.socket]:
             listener.setblocking(False)
             listener.bind(address)
             address = listener.getsockname()
+        claim = _claim(address)
+        for listener in listeners:
+            listener.claim = claim
     except OSError:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+def _claim(address: tuple[object, ...]) -> socket.socket | None:
+    """Held until it is closed or the process ends. Raises OSError where another process has it.
+
+    SO_REUSEADDR, without which connections that have just ended would hold up a restart, lets everybody bind who does not
+    listen yet. So the address is taken a second time as the name of a Unix socket, which like the port is the network
+    namespace's. Addresses that only overlap (0.0.0.0 and one of its own) have different names.
+    """
+    if sys.platform != "linux":  # only there a name needs no file
+        return None
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0itemlens listens on {' '.join(map(str, address))}")
+    except OSError as error:
+        claim.close()
+        if error.errno == errno.EADDRINUSE:
+            raise
+        return None  # a sandbox without such names: the port is still ours as soon as it listens
+    return claim
 
 
 def affordable_connections(wished: int) -> int:

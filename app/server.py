@@ -40,6 +40,10 @@ _TLS_SHUTDOWN_S = 2.0
 """How long a closed connection waits for the other side's farewell."""
 
 
+class ListenError(Exception):
+    """Since the socket was bound another service has begun to listen there; the message is the system's reason."""
+
+
 class Parent(Protocol):
     """Who started this process, if it is a worker."""
 
@@ -65,8 +69,8 @@ def serve(
     `on_ready` gets the models that are served, as "name/version", once connections are answered. `keys`, `quotas`: shared with
     other workers; None makes them from the settings. `link`: the parent says which models to load and when to switch; without
     one this process watches the models folder itself, and looks at once on SIGUSR1. Raises `BundleError` when nothing can be
-    served, `SettingsError` for a certificate or a key file that cannot be used and KeyboardInterrupt when stopped while the
-    models are loading.
+    served, `SettingsError` for a certificate or a key file that cannot be used, `ListenError`, and KeyboardInterrupt when it is
+    stopped while the models are loading.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, listener, on_ready, keys, quotas, parent, link))
@@ -173,6 +177,11 @@ async def _serve(
         signal.signal(stop, lambda *_: None)
     if parent is None and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, context, settings)
+    try:
+        listener.listen(server.config.backlog)  # the server does it again, too late to say in one line that it cannot
+    except OSError as error:
+        await engine.close()
+        raise ListenError((error.strerror or str(error)).lower()) from None
     beating = asyncio.create_task(_beat(parent)) if parent is not None else None
     try:
         await server.serve(sockets=[listener])

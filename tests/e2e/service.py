@@ -35,6 +35,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"} | variables
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def start_process(models_dir: Path, settings: dict[str, str], arguments: Sequence[str] = ()) -> subprocess.Popen[str]:
     """`settings`: names without the prefix, such as `RUNTIME`."""
     variables = {"MODELS_DIR": str(models_dir), "PORT": "0", "LOG_FORMAT": "json", "RUNTIME": "litert"} | settings

@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,15 +20,10 @@ import pytest
 from app.settings import Settings
 from tests.api.certificates import make_certificate
 from tests.e2e.conftest import API_KEY
-from tests.e2e.service import START_TIMEOUT_S, Service, start_process
+from tests.e2e.service import ROOT, START_TIMEOUT_S, Service, clean_environment, free_port, start_process
 from tests.tiny_bundle import TITLES, jpeg, write_tiny_bundle
 
 TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def answers(port: int, path: str) -> bool:
@@ -159,6 +156,44 @@ def test_a_refusal_needs_no_body(guarded_service: Service) -> None:
         with closing(guarded_service.connect(timeout_s=5)) as connection:
             connection.sendall(head + key + b"\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+TAKE_THE_PORT = """
+import socket, sys
+from app import __main__ as service
+
+bind = service._bind
+
+def bind_and_lose(settings, workers):
+    global other
+    listeners = bind(settings, workers)
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    other.bind(listeners[0].getsockname())
+    other.listen()
+    return listeners
+
+service._bind = bind_and_lose
+sys.exit(service.main([]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_line(tiny_models: Path, workers: str) -> None:
+    settings = {"ITEMLENS_MODELS_DIR": str(tiny_models), "ITEMLENS_PORT": "0", "ITEMLENS_WORKERS": workers}
+    ended = subprocess.run(
+        [sys.executable, "-c", TAKE_THE_PORT],
+        cwd=ROOT,
+        env=clean_environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
+    assert said.startswith("Cannot listen on 127.0.0.1 port 0: address already in use. ")
+    assert "Error" not in ended.stdout
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:

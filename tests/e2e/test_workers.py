@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.api.certificates import make_certificate
-from tests.e2e.service import START_TIMEOUT_S, Service, start_process
+from tests.e2e.service import START_TIMEOUT_S, STOP_TIMEOUT_S, Service, free_port, start_process
 from tests.tiny_bundle import write_tiny_bundle
 
 TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
@@ -193,6 +193,25 @@ def test_a_port_that_another_service_holds_is_refused(workers: Service, tiny_mod
         _, error = process.communicate(timeout=START_TIMEOUT_S)
     assert process.returncode == 1
     assert "address already in use" in error
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_of_two_services_that_start_at_once_one_has_the_port(tiny_models: Path, workers: str) -> None:
+    port = free_port()
+    starting = [start_process(tiny_models, {"WORKERS": workers, "PORT": str(port)}) for _ in range(2)]
+    try:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while all(process.poll() is None for process in starting) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        [refused] = [process for process in starting if process.poll() is not None]
+        _, error = refused.communicate()
+        assert refused.returncode == 1
+        assert "address already in use" in error
+        assert error.count("\n") == 1
+    finally:
+        for process in starting:
+            process.terminate()
+            process.communicate(timeout=STOP_TIMEOUT_S)
 
 
 def test_a_quota_is_exact_over_both_workers_and_survives_their_replacement(tiny_models: Path) -> None:
