@@ -50,6 +50,7 @@ class _StartError(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped; returns the exit code."""
+    _open_closed_streams()
     parser = argparse.ArgumentParser(
         prog="python -m app",
         description="Serve Itemlens: recognise shop items from a photo, a title, or both.",
@@ -92,6 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
         # Only while the models are loading; afterwards the server stops in order.
         return 130
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Started with `>&-` the service has no standard output, and the next file or socket would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order each takes its own place
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (as long as the process)
 
 
 def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:

@@ -83,7 +83,8 @@ class Settings(FetchSettings, EdgeSettings):
         gt=0,
         le=3600,
         description="Seconds a worker may take to load its models before it is given up: the service does not start, and a "
-        "replacement leaves the old worker in place. Shipped models take two or three.",
+        "replacement leaves the old worker in place. Shipped models take two or three. A service with one worker has no "
+        "parent to give it up, and loads as long as it takes.",
     )
     worker_silence_timeout_s: float = Field(
         30.0,

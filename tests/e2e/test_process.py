@@ -196,6 +196,26 @@ def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_
     assert "Error" not in ended.stdout
 
 
+@pytest.mark.parametrize(("closed", "workers"), [(">&-", "1"), (">&-", "2"), ("<&- >&- 2>&-", "2")])
+def test_a_service_without_standard_streams_ends_as_one_with_them(tmp_path: Path, closed: str, workers: str) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m app {closed}'],
+        cwd=ROOT,
+        env=clean_environment(ITEMLENS_MODELS_DIR=str(tmp_path), ITEMLENS_PORT="0", ITEMLENS_WORKERS=workers),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    if closed == ">&-":
+        assert "no model here" in ended.stderr
+        assert ended.stderr.count("\n") == 1
+    else:
+        assert ended.stderr == ""
+
+
 def ignores(pid: int, number: signal.Signals) -> bool:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigIgn"], 16) >> number - 1 & 1)
