@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -60,17 +61,9 @@ def test_connections_that_have_just_ended_do_not_hold_up_a_restart(count: int) -
         address = listeners[0].getsockname()
         for listener in listeners:
             listener.listen()
-            listener.setblocking(True)
-        clients = [socket.create_connection(address) for _ in range(1)]
-        for listener in listeners:
-            listener.settimeout(0.2)
-            try:
-                accepted, _ = listener.accept()
-            except TimeoutError:
-                continue
-            accepted.close()  # the side that closes first keeps the port in TIME_WAIT
-        for client in clients:
+        with closing(socket.create_connection(address)) as client:
+            [ready, *_], _, _ = select.select(listeners, [], [], 5)
+            ready.accept()[0].close()  # the side that closes first keeps the port in TIME_WAIT
             assert client.recv(1) == b""
-            client.close()
     with bound(address[1], count):
         pass
