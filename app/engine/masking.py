@@ -16,17 +16,14 @@ from itertools import accumulate, pairwise
 _MASK = " "
 """A space: to the tokenizer, a title without the number."""
 
-_MIN_DIGITS = 7
-_MAX_DIGITS = 19
+_MIN_DIGITS, _MAX_DIGITS = 7, 19
 _MAX_PHONE_DIGITS = 15
 """E.164."""
 _MAX_GROUPS = 7
 
 _DIGIT = re.compile(r"\d")
-_EMAIL = re.compile(
-    r"""(?:(?<![\w.+%'-])[\w.+%'-]{1,64}|"[^"@]{1,64}")@(?:[\w-]{1,63}\.){1,8}(?:xn--[a-z0-9-]{2,59}|[^\W\d_]{2,24})(?![^\W_])""",
-    re.IGNORECASE,
-)
+_NAME, _HOST = r"""(?:(?<![\w.+%'-])[\w.+%'-]{1,64}|"[^"@]{1,64}")""", r"(?:[\w-]{1,63}\.){1,8}"
+_EMAIL = re.compile(rf"{_NAME}@{_HOST}(?:xn--[a-z0-9-]{{2,59}}|[^\W\d_]{{2,24}})(?![^\W_])", re.IGNORECASE)
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\w)")
 _IPV6 = re.compile(r"(?<![\w:.])(?=[^\s:]{0,4}:)[0-9A-Fa-f:]{2,39}(?:\.\d{1,3}){0,3}(?:%\w{1,16})?(?![\w:])")
 _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ \u00a0-]?[A-Za-z0-9])")
