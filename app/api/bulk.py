@@ -92,8 +92,10 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         context.items = 0
         body = context.body
         assert body is not None  # noqa: S101  (the edge gives every request that may have a body one)
-        connection = scope.get("extensions", {}).get("itemlens.connection")
-        if connection is not None and "stream" in connection:
+        connection: dict[str, Any] = scope.get("extensions", {}).get("itemlens.connection", {})
+        if connection.get("is_lost", False):
+            raise ClientDisconnect
+        if "stream" in connection:
             connection["stream"]()  # who reads it is watched here
         # The work of a line is a task; the queue bounds how many there are, in order.
         window: asyncio.Queue[_Work[AnswerT] | ProblemError | None]
@@ -103,30 +105,41 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         assert writer is not None  # noqa: S101  (a coroutine always runs in a task)
         has_gone = is_done = False
 
-        async def read() -> None:
+        def abandon() -> None:
             nonlocal has_gone
+            # The end of the answer looks the same to the reader; and two may say it.
+            if not (has_gone or is_done):
+                has_gone = True
+                writer.cancel()
+
+        async def read() -> None:
             try:
                 async for line in read_lines(
                     receive, body, max_line_bytes=self._max_line_bytes(), stall_timeout_s=self.settings.stall_timeout_s
                 ):
                     await _wait_for_quota(context)
                     received = self._receive_line(line.content)
-                    await window.put(_Work(received, asyncio.create_task(self._work(received)), line.held_bytes))
+                    work = _Work(received, asyncio.create_task(self._work(received)), line.held_bytes)
+                    try:
+                        await window.put(work)
+                    except asyncio.CancelledError:
+                        work.task.cancel()
+                        raise
                 await window.put(None)
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 raise ClientDisconnect
             except ClientDisconnect:
-                # The end of the answer looks the same from here.
-                if not is_done:
-                    has_gone = True
-                    writer.cancel()
+                abandon()
             except ProblemError as problem:
                 await window.put(problem)
             except Exception:
                 log.exception("bulk_reader_failed", request_id=context.request_id)
                 await window.put(ProblemError("internal_error"))
 
+        if "on_lost" in connection:
+            # The reader would notice only when it asks for more: not while it waits for the quota or for a place in the window.
+            connection["on_lost"] = abandon
         reader = asyncio.create_task(read())
         try:
             await self._write(window, body, context, scope, send)
@@ -136,6 +149,8 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             raise
         finally:
             is_done = True
+            if "on_lost" in connection:
+                connection["on_lost"] = None
             reader.cancel()
             while not window.empty():
                 entry = window.get_nowait()

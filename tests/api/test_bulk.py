@@ -165,6 +165,8 @@ class Connection:
                 "itemlens.connection": {
                     "abort": lambda: self.ended.append("abort"),
                     "close": lambda: self.ended.append("close"),
+                    "is_lost": False,
+                    "on_lost": None,
                 }
             },
         }
@@ -173,6 +175,12 @@ class Connection:
         self.incoming.put_nowait({"type": "http.request", "body": body, "more_body": more})
 
     def hang_up(self) -> None:
+        """As the service's own protocol says it, at once and when it is asked; under another server it has to be asked."""
+        if "extensions" in self.scope:
+            connection = self.scope["extensions"]["itemlens.connection"]
+            connection["is_lost"] = True
+            if connection["on_lost"] is not None:
+                connection["on_lost"]()
         self.incoming.put_nowait({"type": "http.disconnect"})
 
     async def receive(self) -> Message:
@@ -228,21 +236,66 @@ async def test_a_client_that_stops_sending_gets_its_results_and_is_closed(engine
     assert connection.ended == ["close"]
 
 
-async def test_work_of_a_client_that_left_is_dropped(engine: FakeEngine) -> None:
+@pytest.mark.parametrize("lines", [3, 10])
+async def test_work_of_a_client_that_left_is_dropped(engine: FakeEngine, lines: int) -> None:
     engine.delay_s = 60
     connection = Connection()
-    app = create_app(Settings(), engine=engine)
-    connection.send_body(ndjson(*[{"text": "red"}] * 3), more=False)
+    app = create_app(Settings(bulk_window_items=4), engine=engine)
+    connection.send_body(ndjson(*[{"text": "red"}] * lines), more=False)
     task = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
+    in_work = min(lines, 4)  # one is waited for, two stand behind it, and one waits to be put there
     async with asyncio.timeout(5):
-        while engine.running < 3:
+        while engine.running < in_work:
             await asyncio.sleep(0.001)
         connection.hang_up()
         await task
         while engine.running:
             await asyncio.sleep(0.001)
-    assert engine.cancelled == 3
+    assert engine.cancelled == in_work
     assert connection.status is None
+
+
+async def test_under_another_server_the_reader_notices_that_the_client_left(engine: FakeEngine) -> None:
+    engine.delay_s = 60
+    connection = Connection()
+    del connection.scope["extensions"]
+    app = create_app(Settings(), engine=engine)
+    connection.send_body(ndjson({"text": "red"}), more=False)
+    task = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
+    async with asyncio.timeout(5):
+        while not engine.running:
+            await asyncio.sleep(0.001)
+        connection.hang_up()
+        await task
+    assert connection.status is None
+
+
+async def test_a_client_that_left_with_lines_unread_starts_no_more_of_them(engine: FakeEngine) -> None:
+    """Its lines came all at once, so nothing more is received, where the end of the connection would be seen."""
+    engine.delay_s = 0.01
+    connection = Connection()
+    app = create_app(Settings(bulk_window_items=4), engine=engine)
+    connection.send_body(ndjson(*[{"text": "red"}] * 1000), more=False)
+    task = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
+    async with asyncio.timeout(5):
+        while connection.body.count(b"\n") < 3:
+            await asyncio.sleep(0.001)
+        connection.hang_up()
+        started = engine.started
+        await task
+        while engine.running:
+            await asyncio.sleep(0.001)
+    assert engine.started == started
+    assert connection.scope["extensions"]["itemlens.connection"]["on_lost"] is None
+
+
+async def test_a_client_that_left_before_its_stream_began_has_nothing_started(engine: FakeEngine) -> None:
+    connection = Connection()
+    connection.send_body(ndjson(*[{"text": "red"}] * 3), more=False)
+    connection.hang_up()
+    async with asyncio.timeout(5):
+        await create_app(Settings(), engine=engine)(connection.scope, connection.receive, connection.send)
+    assert (engine.started, connection.status) == (0, None)
 
 
 async def test_photos_stream(client: httpx.AsyncClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from app.main import create_app
 from app.quota import SLOTS, QuotaTable
 from app.settings import Settings, SettingsError
+from tests.api.listening import connected, listening, request
 from tests.conftest import FakeEngine, open_client
 
 KEYS = ("first", "second")
@@ -169,6 +171,22 @@ async def test_bulk_waits_even_where_nothing_is_left(engine: FakeEngine) -> None
         response = await client.post("/v1/classify", content='{"text": "red"}\n' * 2, headers=headers)
     assert response.status_code == 200
     assert [json.loads(line)["status"] for line in response.text.splitlines()] == ["ok"] * 2
+
+
+@pytest.mark.anyio
+async def test_bulk_whose_client_has_gone_leaves_the_quota_to_others(engine: FakeEngine) -> None:
+    settings = Settings(api_keys_sha256=(DIGESTS[0].hex(),), max_items_per_minute_per_key=600)
+    key = f"X-API-Key: {KEYS[0]}"
+    async with listening(settings, engine) as port, connected(port) as leaving, connected(port) as staying:
+        leaving.send(request("/v1/classify", b'{"text": "red"}\n' * 2000, key, "Content-Type: application/x-ndjson"))
+        async with asyncio.timeout(5):
+            while engine.started < 599:
+                await asyncio.sleep(0.001)
+        leaving.writer.close()
+        await asyncio.sleep(0.5)  # earns five, unless the dead stream takes them
+        body = json.dumps(items(3)).encode()
+        assert b" 200 " in await staying.ask(request("/v1/classify", body, key, "Content-Type: application/json"))
+    assert engine.started <= 604
 
 
 def test_a_quota_without_keys_is_refused_at_the_start() -> None:
