@@ -115,7 +115,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         async def read() -> None:
             try:
                 async for line in read_lines(
-                    receive, body, max_line_bytes=self._max_line_bytes(), stall_timeout_s=self.settings.stall_timeout_s
+                    receive, body, max_line_bytes=self._max_line_bytes(body), stall_timeout_s=self.settings.stall_timeout_s
                 ):
                     await _wait_for_quota(context)
                     received = self._receive_line(line.content)
@@ -224,10 +224,10 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             await _end_connection(scope, "abort")
             raise ClientDisconnect from None
 
-    def _max_line_bytes(self) -> int:
-        """A photo in base64 and a title in escapes; and no more than can ever find room."""
+    def _max_line_bytes(self, body: BodyLease) -> int:
+        """A photo in base64 and a title in escapes; and no more than finds room beside the lines of others."""
         item_bytes = self.settings.max_image_bytes * 4 // 3 + self.settings.max_text_chars * 12 + _LINE_OVERHEAD_BYTES
-        return min(item_bytes, self.settings.max_total_body_bytes)
+        return min(item_bytes, body.max_line_bytes)
 
     def _receive_line(self, line: bytes | ProblemError) -> ReceivedItem:
         if isinstance(line, ProblemError):

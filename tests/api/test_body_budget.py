@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -161,6 +161,73 @@ async def test_a_stream_waits_for_room_and_not_for_ever(port: int, engine: FakeE
             assert is_refusal(await stream.ask(request("/v1/classify", line, LINES)))
 
 
+LINE = json.dumps({"text": "red"}).encode().ljust(1600) + b"\n"
+FIRST_PART = LINE[:1300]
+"""Three fill most of the budget, and then none of the three has room for its rest."""
+
+
+def is_answered(lines: int) -> Callable[[bytes], bool]:
+    return lambda received: received.count(b'"index":') >= lines
+
+
+async def test_half_received_lines_of_several_streams_do_not_wait_for_each_other(port: int) -> None:
+    async with connected(port) as first, connected(port) as second, connected(port) as third:
+        clients = (first, second, third)
+        for _ in range(2):
+            for client in clients:
+                client.send(request("/v1/classify", LINE * 2, LINES)[: -len(LINE * 2)] + FIRST_PART)
+            await asyncio.sleep(0.05)
+            for client in clients:
+                client.send(LINE[len(FIRST_PART) :] + LINE)
+            for client in clients:
+                received = await client.receive(lambda received: received.endswith(b"0\r\n\r\n") or is_refusal(received))
+                assert received.count(b'"status":"ok"') == 2, received
+
+
+async def test_a_line_that_others_wait_for_and_that_does_not_come_fails_alone(port: int) -> None:
+    async with connected(port) as slow, connected(port) as first, connected(port) as second:
+        head = request("/v1/classify", LINE * 2, LINES)[: -len(LINE * 2)]
+        for client in (first, slow):  # the second of them has the room that is kept for one
+            client.send(head + FIRST_PART)
+            await asyncio.sleep(0.02)
+        second.send(head + FIRST_PART)
+        sent = 7  # for 0.2 s; what comes byte by byte is no stalled body
+        await slow.dribble(LINE[len(FIRST_PART) :][:sent], 0.03)
+        for client in (first, second):
+            client.send(LINE[len(FIRST_PART) :] + LINE)
+        for client in (first, second):
+            assert (await client.receive(is_answered(2))).count(b'"status":"ok"') == 2
+        slow.send(LINE[len(FIRST_PART) + sent :] + LINE)
+        failed, answered = [
+            json.loads(line) for line in (await slow.receive(is_answered(2))).split(b"\r\n") if line[:1] == b"{"
+        ]
+    assert (failed["error"]["code"], failed["error"]["status"], failed["index"]) == ("overloaded", 503, 0)
+    assert (answered["status"], answered["index"]) == ("ok", 1)
+
+
+async def test_a_client_that_leaves_leaves_the_kept_room_to_the_next(port: int) -> None:
+    async with connected(port) as leaving, connected(port) as first, connected(port) as second:
+        head = request("/v1/classify", LINE, LINES)[: -len(LINE)]
+        for client in (first, leaving, second):
+            client.send(head + FIRST_PART)
+            await asyncio.sleep(0.02)
+        leaving.writer.transport.abort()
+        for client in (second, first):
+            client.send(LINE[len(FIRST_PART) :])
+            assert b'"status":"ok"' in await client.receive(is_answered(1))
+
+
+async def test_a_line_may_take_half_of_the_room(port: int) -> None:
+    """So that one always finds room beside those that wait."""
+    async with connected(port) as client:
+        body = LINE.rstrip().ljust(BUDGET // 2) + b"\n" + LINE.rstrip().ljust(BUDGET // 2 + 1) + b"\n"
+        client.send(request("/v1/classify", body, LINES))
+        fits, too_long = [
+            json.loads(line) for line in (await client.receive(is_answered(2))).split(b"\r\n") if line[:1] == b"{"
+        ]
+    assert (fits["status"], too_long["error"]["code"]) == ("ok", "body_too_large")
+
+
 async def test_of_lines_only_those_that_are_handed_on_stay_counted() -> None:
     budget = BodyBudget(1000)
     chunks = [b'{"a": 1}\n\n  \n{"b', b'": 2}\n' + b"x" * 70, b"x" * 70, b'yz\n{"c": 3}']
@@ -204,10 +271,10 @@ async def test_a_lease_gives_back_what_it_took_and_no_more() -> None:
     first.close()
     first.close()
     assert budget.held_bytes == 40
-    waiting = asyncio.create_task(first.take_in_time(80, timeout_s=5))
+    waiting = asyncio.create_task(first.take_in_time(80, reserve_bytes=50, timeout_s=5))
     await asyncio.sleep(0)
     assert budget.held_bytes == 40
     second.close()
     await waiting
     with pytest.raises(ProblemError):
-        await second.take_in_time(30, timeout_s=0.03)
+        await second.take_in_time(30, reserve_bytes=50, timeout_s=0.03)
