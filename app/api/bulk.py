@@ -19,15 +19,15 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.answer_text import merge_objects, write_result
 from app.api.deps import Engine
-from app.api.items import ReceivedItem, item_problem, receive_item
+from app.api.items import ReceivedItem, receive_item
 from app.api.json_body import parse_json
+from app.api.line_work import LineWork, Outcome
 from app.api.lines import read_lines
 from app.api.operations import AnswerT, Operation, OptionsT
 from app.body_budget import BodyLease
 from app.edge import RequestContext, context_of
-from app.engine.errors import EngineError, ItemError, UnavailableError
-from app.engine.items import Reply
-from app.errors import FieldError, ProblemError, problem_from
+from app.engine.items import Item, Reply
+from app.errors import FieldError, ProblemError
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger("itemlens.bulk")
 
 _LINE_OVERHEAD_BYTES = 64 * 1024
-_FIRST_RETRY_S = 0.05
-_LAST_RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome(Generic[AnswerT]):
-    reply: Reply[AnswerT] | None
-    problem: ProblemError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,7 @@ class _Work(Generic[AnswerT]):
     """A line whose work has begun. `held_bytes`: of the budget for bodies, until its result is written."""
 
     received: ReceivedItem
-    task: asyncio.Task[_Outcome[AnswerT]]
+    task: asyncio.Task[Outcome[AnswerT]]
     held_bytes: int
 
 
@@ -103,6 +95,12 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         window = asyncio.Queue(max(1, self.settings.bulk_window_items - 2))
         writer = asyncio.current_task()
         assert writer is not None  # noqa: S101  (a coroutine always runs in a task)
+        lines = LineWork(
+            self._ask,
+            timeout_s=self.timeout_s,
+            patience_s=self.settings.stall_timeout_s,
+            most_lines=self.settings.bulk_window_items,
+        )
         has_gone = is_done = False
 
         def abandon() -> None:
@@ -119,7 +117,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
                 ):
                     await _wait_for_quota(context)
                     received = self._receive_line(line.content)
-                    work = _Work(received, asyncio.create_task(self._work(received)), line.held_bytes)
+                    work = _Work(received, asyncio.create_task(lines.answer(received)), line.held_bytes)
                     try:
                         await window.put(work)
                     except asyncio.CancelledError:
@@ -224,6 +222,9 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
             await _end_connection(scope, "abort")
             raise ClientDisconnect from None
 
+    async def _ask(self, item: Item) -> Reply[AnswerT]:
+        return await self.operation.run(self.engine, [item], self.options, self.timeout_s)
+
     def _max_line_bytes(self, body: BodyLease) -> int:
         """A photo in base64 and a title in escapes; and no more than finds room beside the lines of others."""
         item_bytes = self.settings.max_image_bytes * 4 // 3 + self.settings.max_text_chars * 12 + _LINE_OVERHEAD_BYTES
@@ -237,33 +238,6 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         except ProblemError as problem:
             return ReceivedItem(None, "", problem=problem)
         return receive_item(value, "", max_image_bytes=self.settings.max_image_bytes, fetcher=self.fetcher)
-
-    async def _work(self, received: ReceivedItem) -> _Outcome[AnswerT]:
-        """One line's answer; never raises for what a client or a full queue can cause."""
-        if received.item is None:
-            return _Outcome(None, received.problem)
-        retry_s = _FIRST_RETRY_S
-        waited_s = 0.0
-        while True:
-            try:
-                reply = await self.operation.run(self.engine, [received.item], self.options, self.timeout_s)
-            except UnavailableError as error:
-                # A stream can wait: a full queue is back-pressure, not a failed item.
-                if waited_s >= self.settings.stall_timeout_s:
-                    return _Outcome(None, problem_from(error))
-                await asyncio.sleep(retry_s)
-                waited_s += retry_s
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
-            except EngineError as error:
-                return _Outcome(None, problem_from(error))
-            except Exception:
-                log.exception("bulk_item_failed")
-                return _Outcome(None, ProblemError("internal_error"))
-            else:
-                result = reply.results[0]
-                if isinstance(result, ItemError):
-                    return _Outcome(reply, item_problem(result, received))
-                return _Outcome(reply, None)
 
 
 async def _wait_for_quota(context: RequestContext) -> None:

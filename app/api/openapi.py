@@ -100,7 +100,7 @@ _REQUEST_HEADERS = [
         "name": "X-Request-Timeout-Ms",
         "in": "header",
         "required": False,
-        "description": "Your deadline in milliseconds, from the request's arrival; in bulk, of each line.",
+        "description": "Your deadline in milliseconds, from the request's arrival; in bulk, of each line's own work.",
         "schema": {"type": "integer", "minimum": 1},
     },
 ]

@@ -1,0 +1,126 @@
+"""A stream's lines at the engine: how many at once, and when one is asked again.
+
+Owns that a stream waits where a single request is refused, and that a line's deadline is its own: what its siblings take of
+it is given back. Refuses to know how lines come, in which order their results go, and what is asked of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic
+
+import structlog
+
+from app.api.items import ReceivedItem, item_problem
+from app.api.operations import AnswerT
+from app.engine.errors import DeadlineExceededError, EngineError, ItemError, UnavailableError
+from app.engine.items import Item, Reply
+from app.errors import ProblemError, problem_from
+
+log = structlog.stdlib.get_logger("itemlens.bulk")
+
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 1.0
+_FEWER = 4
+"""So many times fewer lines at once after one whose deadline passed beside its siblings. Then one more for each round that goes
+well (additive increase, multiplicative decrease: Chiu and Jain, 1989)."""
+_MOST_TRIES = 4
+"""Of a line whose deadline passes: with 64 at once the fourth is alone, and its time was its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[AnswerT]):
+    reply: Reply[AnswerT] | None
+    problem: ProblemError | None
+
+
+class LineWork(Generic[AnswerT]):
+    """Of one stream. `ask` asks the engine for one item, which has `timeout_s` from then on; `patience_s`: how long lines are
+    offered while none is taken on; `most_lines`: how many there ever are at once."""
+
+    def __init__(
+        self, ask: Callable[[Item], Awaitable[Reply[AnswerT]]], *, timeout_s: float, patience_s: float, most_lines: int
+    ) -> None:
+        self._ask = ask
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._most_lines = most_lines
+        self._at_once = float(most_lines)
+        self._asked = 0
+        """Lines that are with the engine."""
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """One for each that waits, the longest waiting first."""
+        self._settled_s = 0.0
+
+    async def answer(self, received: ReceivedItem) -> Outcome[AnswerT]:
+        """One line's answer; never raises for what a client or a full queue can cause."""
+        if received.item is None:
+            return Outcome(None, received.problem)
+        clock = asyncio.get_running_loop().time
+        began_s, retry_s = clock(), _FIRST_RETRY_S
+        tries = 1
+        while True:
+            while self._asked >= self._at_once:
+                await self._wait()
+            asked_s = clock()
+            self._asked += 1
+            most_asked = self._asked
+            try:
+                reply = await self._ask(received.item)
+            except UnavailableError as error:
+                self._asked -= 1
+                # A stream can wait: a full queue is back-pressure, not a failed item.
+                if clock() - max(began_s, self._settled_s) >= self._patience_s:
+                    self._wake_one()
+                    return Outcome(None, problem_from(error))
+                # Where it is full of the stream's own lines, there is a place as soon as one of them is settled.
+                await self._wait(retry_s)
+                retry_s = min(2 * retry_s, _LAST_RETRY_S)
+            except DeadlineExceededError as error:
+                most_asked = max(most_asked, self._asked)
+                self._settle(clock())
+                # At once: it would not do for an idle service either.
+                is_at_once = clock() - asked_s < self._timeout_s / 2
+                if most_asked == 1 or is_at_once or tries == _MOST_TRIES:
+                    return Outcome(None, problem_from(error))
+                self._at_once = max(1.0, min(self._at_once, most_asked / _FEWER))
+                tries += 1
+            except EngineError as error:
+                self._settle(clock())
+                return Outcome(None, problem_from(error))
+            except Exception:
+                self._settle(clock())
+                log.exception("bulk_item_failed")
+                return Outcome(None, ProblemError("internal_error"))
+            else:
+                self._settle(clock())
+                self._at_once = min(self._most_lines, self._at_once + 1 / self._at_once)
+                result = reply.results[0]
+                return Outcome(reply, item_problem(result, received) if isinstance(result, ItemError) else None)
+
+    def _settle(self, now_s: float) -> None:
+        self._asked -= 1
+        self._settled_s = now_s
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            first = next(iter(self._waiting))
+            del self._waiting[first]
+            if not first.done():  # else its time has run out a moment ago
+                first.set_result(None)
+                return
+
+    async def _wait(self, timeout_s: float | None = None) -> None:
+        """For a sibling that is settled, or for `timeout_s`."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[woken] = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await woken
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.pop(woken, None)
