@@ -78,6 +78,17 @@ async def test_the_work_of_a_client_that_hangs_up_is_cancelled() -> None:
         assert engine.running == 0
 
 
+async def test_a_client_that_ends_its_own_side_has_gone() -> None:
+    """One that closed both sides looks the same until something is written to it, and its work is to be dropped."""
+    engine = FakeEngine()
+    engine.delay_s = 30.0
+    async with listening(Settings(), engine) as port, connected(port) as client:
+        client.send(request("/v1/classify", ONE, JSON))
+        client.writer.write_eof()
+        assert await client.receive(timeout_s=5) == b""
+    assert engine.running == 0
+
+
 @pytest.mark.parametrize("size", [UNREAD_BODY_BYTES - 1000, 3 * UNREAD_BODY_BYTES])
 async def test_bodies_around_the_bound_arrive_whole(size: int) -> None:
     engine = FakeEngine()
