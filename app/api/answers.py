@@ -45,7 +45,10 @@ class AttributeResult(AnswerModel):
     label: str | None
     confidence: float = Field(ge=0, le=1)
     decision: Literal["accept", "review", "abstain", "not_applicable"]
-    candidates: list[CandidateAnswer]
+    candidates: list[CandidateAnswer] = Field(
+        description="The label first, then the others by confidence. Of a coarse level the first may have less than the "
+        "second: it belongs to the best path through all levels."
+    )
 
 
 class ConflictAnswer(AnswerModel):
@@ -97,7 +100,8 @@ class FailedItem(AnswerModel):
 
 
 class ClassifiedItem(AnswerModel):
-    """What the item is. `inputs` says what the answer was computed from; `agreement` comes when that was both."""
+    """What the item is. `inputs` says what the answer was computed from; `agreement` comes when photo and title were both read,
+    also where the title, as another product's, was then left out of the answer and of `inputs`."""
 
     index: int
     id: str | None = None

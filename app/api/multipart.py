@@ -59,7 +59,7 @@ class _Collector:
             except (KeyError, UnicodeDecodeError):
                 raise ProblemError("malformed_multipart", "A field of the form has no readable name.") from None
             self._part.has_filename = bool(options.get(b"filename"))
-        elif name == b"content-transfer-encoding" and bytes(self._value.lower()) not in (b"binary", b"8bit", b"7bit"):
+        elif name == b"content-transfer-encoding" and bytes(self._value.strip().lower()) not in (b"binary", b"8bit", b"7bit"):
             raise ProblemError("malformed_multipart", "Send the form's files as they are, without a transfer encoding.")
         self._header.clear()
         self._value.clear()

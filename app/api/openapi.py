@@ -179,7 +179,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
         properties["items"]["maxItems"] = app.state.settings.max_request_items
         # A null option is an absent one (`validation.without_nulls`).
         schemas[name]["properties"] = {key: value if key == "items" else _nullable(value) for key, value in properties.items()}
-    schemas["ItemRequest"]["anyOf"] = [{"required": [name]} for name in ("image", "image_url", "text")]
+    # A null or empty one is an absent one.
+    said = {"type": "string", "minLength": 1}
+    schemas["ItemRequest"]["anyOf"] = [
+        {"required": [name], "properties": {name: said}} for name in ("image", "image_url", "text")
+    ]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["schemas"] = dict(sorted(schemas.items()))

@@ -47,6 +47,13 @@ async def test_untouched_form_fields_are_absent(client: httpx.AsyncClient) -> No
     assert response.json()["results"][0]["inputs"] == ["text"]
 
 
+@pytest.mark.parametrize("encoding", [b"8bit", b"8bit ", b" \t7bit\t", b"Binary"])
+def test_white_space_is_no_part_of_a_transfer_encoding(encoding: bytes) -> None:
+    head = b'--XX\r\nContent-Disposition: form-data; name="text"\r\nContent-Transfer-Encoding: ' + encoding
+    [part] = parse_multipart(head + b"\r\n\r\nred\r\n--XX--\r\n", BOUNDARY.encode())
+    assert part.content == b"red"
+
+
 async def test_a_large_photo_stays_off_the_disk(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a temporary file was opened")

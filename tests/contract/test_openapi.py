@@ -86,6 +86,13 @@ def test_the_three_kinds_of_body_are_described(document: dict[str, Any]) -> None
         assert "model" in form
 
 
+def test_an_item_of_nulls_does_not_satisfy_its_schema(document: dict[str, Any]) -> None:
+    """A null field is an absent one, and an item without photo and title is refused."""
+    for branch in document["components"]["schemas"]["ItemRequest"]["anyOf"]:
+        [name] = branch["required"]
+        assert branch["properties"] == {name: {"type": "string", "minLength": 1}}
+
+
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/embed"])
 def test_a_form_on_the_docs_page_starts_with_nothing_made_up(document: dict[str, Any], path: str) -> None:
     """Swagger UI fills a field without default and example with "string", and sends it."""
