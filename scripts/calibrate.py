@@ -18,8 +18,8 @@ from app.engine.items import Pattern
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
 from scripts.contradiction import Ask, Outputs, fit_contradiction
-from scripts.fitting import predict
 from scripts.labels import UNKNOWN, LabelSpace
+from scripts.predictions import predict
 from scripts.statistics import logistic_regression, shows_proportion
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)

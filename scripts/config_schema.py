@@ -78,6 +78,8 @@ class NetworkConfig:
     depths: Annotated[tuple[int, ...], Between(1, 64)] = (2, 2, 2)
     photo_heads_width: Annotated[int, Between(0, 8192)] = 0
     """Hidden width of the photo's own heads, which speak where there is no title; 0 means none."""
+    title_heads_width: Annotated[int, Between(0, 8192)] = 0
+    """Filters of each window of the title's own heads, which are heard wherever there is a title; 0 means none."""
     max_tokens: Annotated[int, Between(0, 512)] = 24
     """0 means no text branch."""
     vocabulary_size: Annotated[int, Between(257, 200_000)] = 4096

@@ -28,6 +28,7 @@ from app.engine.text import TEXT_PREPROCESSING_VERSION, TitleTokenizer
 from scripts.config import NetworkConfig, RunConfig
 from scripts.drawn_products import DrawnProduct
 from scripts.labels import LabelSpace
+from scripts.network import published
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 BLANK_SIDE = 8
@@ -90,7 +91,7 @@ def write_network(folder: Path, network: keras.Model, *, config: NetworkConfig, 
     class Serving(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = published(network, config, width=published_width)
 
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
@@ -101,7 +102,7 @@ def write_network(folder: Path, network: keras.Model, *, config: NetworkConfig, 
             ]
         )
         def serve(self, image: Any, token_ids: Any, image_present: Any, text_present: Any) -> dict[str, Any]:
-            outputs = self.network(
+            outputs: dict[str, Any] = self.network(
                 {
                     "image": tf.cast(image, tf.float32),
                     "token_ids": token_ids,
@@ -110,7 +111,7 @@ def write_network(folder: Path, network: keras.Model, *, config: NetworkConfig, 
                 },
                 training=False,
             )
-            return {name: value[:, :published_width] if name.endswith("_logits") else value for name, value in outputs.items()}
+            return outputs
 
     module = Serving()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})

@@ -31,9 +31,11 @@ from scripts.losses import Recogniser
 from scripts.normalisation import settle_normalisation
 from scripts.optimizer import AveragingAdamW, WarmupCosine
 from scripts.photo_heads import read_photos_alone
+from scripts.predictions import validation_accuracy
 from scripts.rounds import Round, meet_half_way, rounds
 from scripts.served_model import ServedModel
 from scripts.teaching import taught_answers
+from scripts.title_heads import read_titles_alone
 
 TAUGHT, FIRST_ROUND = "taught.npy", "first_round.npz"
 """In the run's folder, what a second round begins with: the teachers' answers and the weights it starts from."""
@@ -141,19 +143,27 @@ def finish_fitting(
     teachers: Sequence[ServedModel] = (),
     taught: NDArray[np.float16] | None = None,
 ) -> None:
-    """What follows the epochs: the finishing passes and the photo's own heads, in place. The last entry of `history` gets the
-    accuracies of the end. `taught` are what photo teachers said of each training photo (`scripts.photo_teachers`)."""
+    """What follows the epochs: the finishing passes, the photo's own heads and the title's, in place. The last entry of
+    `history` gets the accuracies of the end. `taught` are what photo teachers said of each training photo
+    (`scripts.photo_teachers`)."""
     if taught is None and not training.epochs and teachers:
         with_photo = train_rows[rows.photo_present[train_rows]]
         taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
-    is_changed = bool(network.photo_heads_width)
+    is_changed = bool(network.photo_heads_width or network.title_heads_width)
     if model.has_image and model.has_text and tokenizer and training.finishing_passes:
-        names = _label_names(space)
         finish(
-            model, rows, train_rows, tokenizer=tokenizer, label_names=names, network=network, training=training, taught=taught
+            model,
+            rows,
+            train_rows,
+            tokenizer=tokenizer,
+            label_names=space.published_labels,
+            network=network,
+            training=training,
+            taught=taught,
         )
         is_changed = True
     read_photos_alone(model, rows, train_rows, training=training, taught=taught)
+    read_titles_alone(model, rows, train_rows, val_rows, tokenizer=tokenizer, training=training)
     if is_changed and len(val_rows) and history:
         history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
 
@@ -172,7 +182,7 @@ def _options(epoch: int, tokenizer: TitleTokenizer | None, space: LabelSpace, tr
     """Of an epoch's `TrainingBatches`."""
     return {
         "tokenizer": tokenizer,
-        "label_names": _label_names(space),
+        "label_names": space.published_labels,
         "batch_size": training.batch_size,
         "seed": training.seed,
         "epoch": epoch,
@@ -180,10 +190,6 @@ def _options(epoch: int, tokenizer: TitleTokenizer | None, space: LabelSpace, tr
         "title_changes": training.title_changes,
         "handheld_photo_share": training.handheld_photo_share,
     }
-
-
-def _label_names(space: LabelSpace) -> list[str]:
-    return [label for head in space.heads if not head.auxiliary for path in head.paths for label in path]
 
 
 def _verbose() -> Any:
@@ -219,65 +225,6 @@ def _kept(path: Path) -> Any:
         raise ValueError(f"{path} is gone, so the second round cannot go on; start again without --resume")
     stored = np.load(path, allow_pickle=False)
     return [stored[name] for name in stored.files] if path.suffix == ".npz" else stored
-
-
-def predict(
-    model: keras.Model,
-    rows: Rows,
-    chosen: NDArray[np.int64],
-    *,
-    tokenizer: TitleTokenizer | None,
-    photos: NDArray[np.uint8] | None = None,
-    titles: Sequence[str] | None = None,
-    batch_size: int = 256,
-) -> dict[str, NDArray[np.float32]]:
-    """All outputs of the network for the chosen rows, unaugmented; `photos` and `titles` replace the rows' own. In parts of
-    about one size, as JAX compiles for each size anew."""
-    texts = [rows.titles[row] for row in chosen] if titles is None else list(titles)
-    tokens = tokenizer.encode_many(texts) if tokenizer else np.zeros((len(texts), 1), np.int32)
-    x = {
-        "image": rows.photos[chosen] if photos is None else photos,
-        "token_ids": tokens,
-        "image_present": rows.photo_present[chosen],
-        "text_present": (tokens != 0).any(axis=1),
-    }
-    parts = max(1, math.ceil(len(texts) / batch_size))
-    outputs = model.predict(x, batch_size=math.ceil(len(texts) / parts) or 1, verbose=0)
-    return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
-
-
-def validation_accuracy(
-    model: Recogniser,
-    rows: Rows,
-    val_rows: NDArray[np.int64],
-    *,
-    tokenizer: TitleTokenizer | None,
-    space: LabelSpace,
-) -> dict[str, float]:
-    """Accuracy per head and pattern on the validation rows, from the raw logits: `val_articleType_image` and so on."""
-    outputs = predict(model, rows, val_rows, tokenizer=tokenizer)
-    found = {
-        pattern: accuracies(outputs[f"{pattern}_logits"], rows.labels[val_rows], space)
-        for pattern in ("fused", "image", "text")
-        if not (pattern == "image" and not model.has_image) and not (pattern == "text" and not model.has_text)
-    }
-    names = dict.fromkeys(name for each in found.values() for name in each)
-    return {f"val_{name}_{pattern}": found[pattern][name] for name in names for pattern in found}
-
-
-def accuracies(scores: NDArray[Any], labels: NDArray[np.int32], space: LabelSpace) -> dict[str, float]:
-    """How often the highest of scores float[N, at least the published width] is the label (int32[N, C]), by the name of every
-    published head's finest level; a level that no row has a label of is left out."""
-    result, column = {}, 0
-    for head in space.heads:
-        finest = len(head.levels) - 1
-        truth = labels[:, column + finest]
-        known = truth >= 0
-        if known.any() and not head.auxiliary:
-            guess = head.level_index(finest)[scores[:, head.offset : head.offset + head.size].argmax(axis=1)]
-            result[head.levels[finest]] = float((guess == truth)[known].mean())
-        column += len(head.levels)
-    return result
 
 
 @contextmanager

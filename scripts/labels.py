@@ -67,6 +67,11 @@ class LabelSpace:
         """Column names of `encode`'s result: each head's levels in turn."""
         return tuple(level for head in self.heads for level in head.levels)
 
+    @property
+    def published_labels(self) -> list[str]:
+        """Names of all levels of all published heads; a name may come more than once."""
+        return [label for head in self.heads if not head.auxiliary for path in head.paths for label in path]
+
     def labels_of(self, attribute: str) -> tuple[str, ...]:
         for head in self.heads:
             if attribute in head.levels:

@@ -18,84 +18,10 @@ from keras import layers, ops
 
 from scripts.arithmetic import layers_in
 from scripts.config import NetworkConfig
+from scripts.title_branch import text_branch, title_heads
 
 PATTERNS = ("fused", "image", "text")
 PHOTO_HEADS = "photo_heads"
-
-
-@keras.saving.register_keras_serializable("itemlens")
-class BidirectionalGRU(layers.Layer):  # type: ignore[misc]
-    """A GRU (Cho et al. 2014, arXiv:1406.1078; the `reset_after` form) in both directions over T steps, unrolled.
-
-    float32[B, T, C] and bool[B, T] to float32[B, T, 2 * units]. The input projections are one matrix product outside
-    the loop, and the loop has a fixed length: it converts to every runtime and halves the cost of small batches.
-    """
-
-    def __init__(self, units: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units = units
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        width = input_shape[-1]
-        self.input_kernel = self.add_weight(shape=(width, 6 * self.units), name="input_kernel")
-        self.input_bias = self.add_weight(shape=(6 * self.units,), initializer="zeros", name="input_bias")
-        self.recurrent_kernels = [
-            self.add_weight(shape=(self.units, 3 * self.units), initializer="orthogonal", name=f"recurrent_kernel_{d}")
-            for d in ("forward", "backward")
-        ]
-        self.recurrent_biases = [
-            self.add_weight(shape=(3 * self.units,), initializer="zeros", name=f"recurrent_bias_{d}")
-            for d in ("forward", "backward")
-        ]
-
-    def call(self, tokens: Any, mask: Any) -> Any:
-        projected = ops.matmul(tokens, self.input_kernel) + self.input_bias
-        keep = ops.expand_dims(ops.cast(mask, projected.dtype), -1)
-        forward, backward = ops.split(projected, 2, axis=-1)
-        forward = self._run(forward, keep, 0, reverse=False)
-        backward = self._run(backward, keep, 1, reverse=True)
-        return ops.concatenate([forward, backward], axis=-1)
-
-    def _run(self, projected: Any, keep: Any, direction: int, *, reverse: bool) -> Any:
-        units, steps = self.units, projected.shape[1]
-        kernel, bias = self.recurrent_kernels[direction], self.recurrent_biases[direction]
-        state = ops.zeros_like(projected[:, 0, :units])
-        states = [state] * steps
-        # Split rather than sliced: LiteRT's slices go element by element, and took a tenth of a whole forward pass.
-        update_inputs, reset_inputs, proposal_inputs = (ops.unstack(part, axis=1) for part in ops.split(projected, 3, axis=-1))
-        keep_steps = ops.unstack(keep, axis=1)
-        for step in reversed(range(steps)) if reverse else range(steps):
-            update, reset, proposal = ops.split(ops.matmul(state, kernel) + bias, 3, axis=-1)
-            update = ops.sigmoid(update_inputs[step] + update)
-            reset = ops.sigmoid(reset_inputs[step] + reset)
-            proposal = ops.tanh(proposal_inputs[step] + reset * proposal)
-            moved = update * state + (1.0 - update) * proposal
-            state = state + keep_steps[step] * (moved - state)  # padding leaves the state alone
-            states[step] = state
-        return ops.stack(states, axis=1)
-
-    def compute_output_shape(self, tokens_shape: tuple[int | None, ...], mask_shape: Any = None) -> Any:
-        return (*tokens_shape[:-1], 2 * self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
-
-@keras.saving.register_keras_serializable("itemlens")
-class TokenPooling(layers.Layer):  # type: ignore[misc]
-    """Attention-weighted mean over the real tokens: float32[B, T, C] and bool[B, T] to float32[B, C]."""
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.query = self.add_weight(shape=(input_shape[-1], 1), name="query")
-
-    def call(self, states: Any, mask: Any) -> Any:
-        scores = ops.matmul(states, self.query)[:, :, 0]
-        scores = ops.where(mask, scores, -1e4)  # finite: an empty title must not make NaN
-        weights = ops.expand_dims(ops.softmax(scores, axis=-1), -1)
-        return ops.sum(states * weights, axis=1)
-
-    def compute_output_shape(self, states_shape: tuple[int | None, ...], mask_shape: Any = None) -> Any:
-        return (states_shape[0], states_shape[-1])
 
 
 @keras.saving.register_keras_serializable("itemlens")
@@ -184,19 +110,6 @@ def _photo_heads(config: NetworkConfig, blocks: list[Any], logits_width: int) ->
     return layers.Dense(logits_width, kernel_initializer="zeros", name=PHOTO_HEADS, trainable=False)(x)
 
 
-def _text_branch(config: NetworkConfig, token_ids: Any, vocabulary_size: int) -> Any:
-    mask = layers.Lambda(lambda ids: ops.not_equal(ids, 0), output_shape=(config.max_tokens,), name="token_mask")(token_ids)
-    # Keras starts embeddings at +-0.05, which the GRU takes for silence: with +-0.5 three epochs of titles alone name 87 % of
-    # the colours instead of 72 %.
-    start = keras.initializers.RandomUniform(-0.5, 0.5)
-    x = layers.Embedding(vocabulary_size, config.token_width, embeddings_initializer=start, name="token_embedding")(token_ids)
-    x = layers.SpatialDropout1D(config.dropout / 2, name="token_dropout")(x)
-    states = BidirectionalGRU(config.recurrent_width, name="recurrent")(x, mask)
-    pooled = TokenPooling(name="token_pooling")(states, mask)
-    pooled = layers.Dropout(config.dropout, name="text_dropout")(pooled)
-    return layers.Dense(config.fused_width, name="text_dense")(pooled)
-
-
 def build_network(
     config: NetworkConfig, *, vocabulary_size: int, logits_width: int, convolution_dtype: str = "float32"
 ) -> keras.Model:
@@ -220,7 +133,7 @@ def build_network(
         name="blank",
     )(inputs["image_present"])
     image, blocks = _image_branch(config, inputs["image"], convolution_dtype) if has_image else (blank, [])
-    text = _text_branch(config, inputs["token_ids"], vocabulary_size) if has_text else blank
+    text = text_branch(config, inputs["token_ids"], vocabulary_size) if has_text else blank
     flag = layers.Lambda(lambda f: ops.ones_like(f), output_shape=(), name="present")
     no_flag = layers.Lambda(lambda f: ops.zeros_like(f), output_shape=(), name="absent")
     present, absent = flag(inputs["image_present"]), no_flag(inputs["image_present"])
@@ -239,12 +152,18 @@ def build_network(
     unit = layers.Lambda(_unit_length, output_shape=(config.embedding_width,), name="unit")
     outputs = {}
     photo_heads = _photo_heads(config, blocks, logits_width) if has_image and config.photo_heads_width else None
+    words = None
+    if has_text and config.title_heads_width:
+        words = title_heads(config, inputs["token_ids"], vocabulary_size=vocabulary_size, logits_width=logits_width)
     for pattern in PATTERNS:
         logits = layers.Identity(name=f"{pattern}_shared")(heads(head_dropout(features[pattern])))
         if photo_heads is not None and pattern != "text":
             no_text = layers.Lambda(ops.logical_not, output_shape=(), name=f"{pattern}_no_text")
             add = layers.Lambda(_add_where, output_shape=(logits_width,), name=f"{pattern}_added")
             logits = add([logits, photo_heads, present if pattern == "image" else no_text(text_given)])
+        if words is not None and pattern != "image":
+            add = layers.Lambda(_add_where, output_shape=(logits_width,), name=f"{pattern}_words_added")
+            logits = add([logits, words, present if pattern == "text" else text_given])
         outputs[f"{pattern}_logits"] = logits
         outputs[f"{pattern}_embedding"] = unit(embedding(features[pattern]))
     scalar = layers.Reshape((), name="scalar")
@@ -281,13 +200,31 @@ def photo_reader(network: keras.Model) -> keras.Model:
     return keras.Model(inputs, network.output["image_logits"])
 
 
+def shared_logits(network: keras.Model) -> dict[str, Any]:
+    """The outputs that are logits, as the shared heads alone say them."""
+    return {f"{pattern}_logits": network.get_layer(f"{pattern}_shared").output for pattern in PATTERNS}
+
+
+def published(network: keras.Model, config: NetworkConfig, *, width: int) -> keras.Model:
+    """The network with the first `width` logits alone: auxiliary heads have done their work in training, and would be carried
+    along by every service."""
+    vocabulary_size = network.get_layer("token_embedding").input_dim if config.max_tokens else 1
+    smaller = build_network(config, vocabulary_size=vocabulary_size, logits_width=width)
+    trained = {variable.path: np.asarray(variable) for variable in network.variables}
+    for variable in smaller.variables:
+        if "seed_generator" not in variable.path:
+            value = trained[variable.path]
+            variable.assign(value if value.shape == tuple(variable.shape) else value[..., :width])
+    return smaller
+
+
 def without_photo_branch(network: keras.Model) -> keras.Model:
     """The network from the photo branch's result on: its input `image` is float32[B, F] in place of photos.
 
-    What the photo's own heads add is left out.
+    What the photo's and the title's own heads add is left out.
     """
     inputs = {tensor.name: tensor for tensor in network.inputs}
-    outputs = network.output | {f"{pattern}_logits": network.get_layer(f"{pattern}_shared").output for pattern in PATTERNS}
+    outputs = network.output | shared_logits(network)
     inputs["image"] = network.get_layer("image_dense").output
     with warnings.catch_warnings():
         # Keras wants the tensor to be called `image` too, but it is another layer's output here.

@@ -19,10 +19,11 @@ from scripts.arithmetic import convolution_dtype
 from scripts.batches import Rows
 from scripts.config import NetworkConfig, TeachersConfig, TrainingConfig
 from scripts.epochs_ahead import EpochsAhead
-from scripts.fitting import accuracies, fit, predict
+from scripts.fitting import fit
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
 from scripts.network import build_network, photo_reader
+from scripts.predictions import accuracies, predict
 from scripts.teaching import probabilities
 
 TEACHERS_ANSWERS = "teachers_answers.npz"
@@ -52,6 +53,7 @@ def photo_teachers(
         dropout=config.dropout,
         max_tokens=0,
         photo_heads_width=0,
+        title_heads_width=0,
     )
     seen = val_rows[rows.photo_present[val_rows]]
     readers, answers = [], np.zeros((len(seen), space.published_width), np.float32)

@@ -18,6 +18,7 @@ from scripts.config import ConfigError, NetworkConfig
 from scripts.config_reading import read_dataclass
 from scripts.labels import LabelSpace, matching_columns
 from scripts.network import PHOTO_HEADS
+from scripts.title_branch import TITLE_HEADS
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class StartingPoint:
         loaded = tf.saved_model.load(str(self.bundle.path))  # held: its variables die with it
         # The SavedModel's variables keep their Keras paths as names.
         known = {v.name.removesuffix(":0"): v.numpy() for v in loaded.signatures["serving_default"].variables}
-        heads = {v.path for layer in network.layers if layer.name in ("heads", PHOTO_HEADS) for v in layer.variables}
+        heads = {
+            v.path for layer in network.layers if layer.name in ("heads", PHOTO_HEADS, TITLE_HEADS) for v in layer.variables
+        }
         columns = matching_columns(space, self.bundle.labels_json)
         for variable in network.variables:
             value = known.get(variable.path)

@@ -84,9 +84,12 @@ def train(config: RunConfig, arguments: argparse.Namespace) -> int:
     # ---- read -------------------------------------------------------------------------------------------------------
     start = read_starting_point(arguments.start) if arguments.start else None
     if start:
-        # A branch that the catalogue has nothing for is left out below. The photo's own heads may be added to a bundle's.
-        width = max(start.network.photo_heads_width, config.network.photo_heads_width)
-        config = replace(config, network=replace(start.network, photo_heads_width=width))
+        # A branch that the catalogue has nothing for is left out below. Heads of the photo's or the title's own may be added.
+        widths = {
+            name: max(getattr(start.network, name), getattr(config.network, name))
+            for name in ("photo_heads_width", "title_heads_width")
+        }
+        config = replace(config, network=replace(start.network, **widths))
     catalogue = load_catalogue(config, cache_dir=arguments.runs / "cache", limit=arguments.limit)
     write_bad_rows(catalogue.report, run_dir / "bad_rows.csv")
     print("\n".join(catalogue.report.lines()), flush=True)

@@ -153,7 +153,7 @@ def test_what_the_service_would_refuse_is_named_before_the_training(config: RunC
 
 
 def test_the_space_follows_from_the_weights_that_move_a_vector() -> None:
-    network = build_network(replace(NETWORK, photo_heads_width=3), vocabulary_size=300, logits_width=2)
+    network = build_network(replace(NETWORK, photo_heads_width=3, title_heads_width=4), vocabulary_size=300, logits_width=2)
     tokenizer = TitleTokenizer.train(["red bowl"] * 3, vocabulary_size=300, max_tokens=2)
     other_tokenizer = TitleTokenizer.train(["blue lamp"] * 3, vocabulary_size=300, max_tokens=2)
     first = space_id("shop", network, tokenizer)
@@ -166,7 +166,7 @@ def test_the_space_follows_from_the_weights_that_move_a_vector() -> None:
         for variable in moved:
             variable.assign(np.asarray(variable) + 1)
 
-    shift("heads/", "photo_heads", "_domain")
+    shift("heads/", "photo_heads", "title_heads", "_domain")
     assert space_id("shop", network, tokenizer) == first, "relabelling and recalibrating keep the index"
     assert space_id("shop", network, other_tokenizer) != first
     shift("embedding/kernel")

@@ -14,7 +14,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from app.engine.runtimes.base import INPUT_NAMES, OUTPUT_NAMES
 from scripts.config import NetworkConfig
-from scripts.network import PHOTO_HEADS, BidirectionalGRU, build_network, multiply_accumulates, photo_reader
+from scripts.network import PHOTO_HEADS, build_network, multiply_accumulates, photo_reader, published
+from scripts.title_branch import BidirectionalGRU
 
 TOKENS, LOGITS, EMBEDDING = 4, 5, 8
 
@@ -157,6 +158,22 @@ def test_the_photos_own_heads_speak_where_there_is_no_title_and_nowhere_else() -
 def test_the_photos_own_heads_read_every_block() -> None:
     network = build_network(config(photo_heads_width=10), vocabulary_size=50, logits_width=LOGITS)
     assert network.get_layer(f"{PHOTO_HEADS}_hidden").kernel.shape == (8 + 16, 10)
+
+
+def test_what_is_published_answers_the_same_without_the_weights_of_the_rest() -> None:
+    given = config(photo_heads_width=10, title_heads_width=4)
+    network = build_network(given, vocabulary_size=50, logits_width=LOGITS)
+    random = np.random.default_rng(6)
+    for variable in network.variables:
+        if "seed" not in variable.path:
+            variable.assign(random.uniform(0.1, 0.5, variable.shape))
+    smaller = published(network, given, width=2)
+    assert smaller.count_params() < network.count_params()
+    for inputs in (batch(), batch() | {"text_present": np.zeros(3, bool)}):
+        whole, cut = answers(network, inputs), answers(smaller, inputs)
+        assert set(whole) == set(cut)
+        for name, value in whole.items():
+            assert np.allclose(cut[name], value[:, :2] if name.endswith("_logits") else value, atol=1e-5), name
 
 
 def test_photos_of_other_sizes_are_read_too(network: keras.Model) -> None:

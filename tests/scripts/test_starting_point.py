@@ -29,14 +29,14 @@ def space_of(colours: list[str], tones: list[str]) -> LabelSpace:
     )
 
 
-@pytest.mark.parametrize("photo_heads_width", [0, 8])
-def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained: MadeRun, photo_heads_width: int) -> None:
+@pytest.mark.parametrize("heads_width", [0, 8])
+def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained: MadeRun, heads_width: int) -> None:
     """Whether or not the network is given heads that the bundle's has not."""
     start = read_starting_point(trained.bundle)
     space = space_of(["purple", "green", "blue", "red"], ["cold", "cold", "cold", "warm"])
     assert isinstance(start.tokenizer, TitleTokenizer)
     with steps_untraced():
-        config = replace(start.network, photo_heads_width=photo_heads_width)
+        config = replace(start.network, photo_heads_width=heads_width, title_heads_width=heads_width)
         network = build_network(config, vocabulary_size=start.tokenizer.vocabulary_size, logits_width=space.logits_width)
         assert start.pour_into(network, space) == 6, "green, blue, red; wool, steel, glass"
         photos = np.random.default_rng(1).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -56,8 +56,9 @@ def test_known_labels_are_answered_as_before_and_new_ones_are_not_known(trained:
         paths = [tuple(path) for path in head.get("paths") or [[label] for label in head["labels"]]]
         for number, path in enumerate(mine.paths):
             if path in paths:
-                before = theirs["image_logits"][:, head["offset"] + paths.index(path)]
-                assert np.allclose(ours["image_logits"][:, mine.offset + number], before, atol=1e-4), path
+                for name in ("image_logits", "text_logits", "fused_logits"):
+                    before = theirs[name][:, head["offset"] + paths.index(path)]
+                    assert np.allclose(ours[name][:, mine.offset + number], before, atol=1e-4), (name, path)
 
 
 @pytest.mark.slow
