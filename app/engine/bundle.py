@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from app.engine.bundle_schema import Calibration, GoldenIndex, Labels, Manifest
+from app.engine.bundle_schema import Calibration, GoldenIndex, Labels, Manifest, Quality
 from app.engine.errors import BundleError
 from app.engine.images import IMAGE_PREPROCESSING_VERSION
 from app.engine.runtimes.base import ModelSpec
@@ -110,7 +110,9 @@ def load_bundle(path: Path) -> Bundle:
     for runtime in manifest.runtimes:
         if runtime not in golden.tolerance:
             _refuse(path, f"golden.json has no tolerance for {runtime}")
-    has_text, has_metrics = "tokenizer.json" in manifest.files, "metrics.json" in manifest.files
+    has_text, quality = "tokenizer.json" in manifest.files, Quality({})
+    if "metrics.json" in manifest.files:
+        quality = _parse(path, "metrics.json", _read_verified(path, "metrics.json", manifest), Quality)
     return Bundle(
         path=path,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
@@ -120,7 +122,7 @@ def load_bundle(path: Path) -> Bundle:
         calibration_json=calibration.model_dump(mode="json"),
         golden=golden,
         tokenizer_json=_read_verified(path, "tokenizer.json", manifest) if has_text else None,
-        quality=_json(path, "metrics.json", _read_verified(path, "metrics.json", manifest)) if has_metrics else {},
+        quality=quality.root,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """Of a model, a space or a golden case: safe in a path, a URL and a log."""
@@ -218,6 +218,11 @@ class GoldenIndex(_Model):
     format_version: Literal[1]
     cases: Annotated[list[GoldenCase], Field(min_length=1, max_length=1024)]
     tolerance: dict[Literal["tensorflow", "litert"], Tolerance]
+
+
+class Quality(RootModel[dict[str, Any]]):
+    """Whatever was measured. Read by pydantic's parser, which takes neither halves of characters nor more than 200 levels, so
+    that it can be written again as a part of an answer."""
 
 
 def _rises(values: list[int] | list[float]) -> bool:

@@ -136,6 +136,36 @@ def test_a_file_that_is_not_its_json_is_refused(tiny_copy: Path, name: str, cont
     refusal(tiny_copy)
 
 
+UNANSWERABLE = [b"[1, 2]", b'"abc"', b"null", b'[["a", 1]]', b'{"a": "\\ud800"}', b'{"\\ud800": 1}', b'{"a": %b1%b}' % (b"[" * 900, b"]" * 900)]
+
+
+@pytest.mark.parametrize("content", UNANSWERABLE)
+def test_quality_that_could_not_be_answered_is_refused(tiny_copy: Path, content: bytes) -> None:
+    (tiny_copy / "metrics.json").write_bytes(content)
+    seal(tiny_copy)
+    assert "metrics.json: " in refusal(tiny_copy)
+
+
+@pytest.mark.parametrize("name", ["training", "held_out"])
+@pytest.mark.parametrize("content", UNANSWERABLE)
+def test_what_a_manifest_says_freely_could_be_answered(tiny_copy: Path, name: str, content: bytes) -> None:
+    seal(tiny_copy, **{name: {}})
+    data = (tiny_copy / "manifest.json").read_bytes()
+    emptied = b'"%b": {}' % name.encode()
+    assert emptied in data
+    data = data.replace(emptied, b'"%b": %b' % (name.encode(), content))
+    (tiny_copy / "manifest.json").write_bytes(data)
+    (tiny_copy / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+    assert "manifest.json: " in refusal(tiny_copy)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"a": NaN, "b": %b1%b}' % (b"[" * 190, b"]" * 190)])
+def test_quality_is_whatever_was_measured(tiny_copy: Path, content: bytes) -> None:
+    (tiny_copy / "metrics.json").write_bytes(content)
+    seal(tiny_copy)
+    assert load_bundle(tiny_copy).quality.keys() == json.loads(content).keys()
+
+
 def wrong_labels() -> dict[str, Callable[[Any], Any]]:
     return {
         "paths": lambda labels: labels["heads"][0]["paths"].pop(),
