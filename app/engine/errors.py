@@ -9,6 +9,7 @@
     │   ├── UndecodableImageError
     │   ├── ImageNotFetchedError     from where the item says it is
     │   ├── TextTooLongError
+    │   ├── ItemUnavailableError     what this item needs cannot be had now
     │   └── ItemFailedError          a defect of ours met this item
     ├── RequestError                 the request as a whole cannot be answered
     │   ├── UnknownModelError        name or version
@@ -136,6 +137,12 @@ class OverloadedError(UnavailableError):
 
 class NotReadyError(UnavailableError):
     code = "not_ready"
+
+
+class ItemUnavailableError(ItemError, UnavailableError):
+    """What this item needs beside the others cannot be had now."""
+
+    code = "overloaded"
 
 
 class DeadlineExceededError(EngineError):

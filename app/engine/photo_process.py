@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.engine.errors import ItemUnavailableError
 from app.engine.images import is_damaged, takes_too_much
 from app.engine.photo_worker import ANSWER, ERRORS, READY, REQUEST
 
@@ -32,8 +33,11 @@ _STOP_TIMEOUT_S = 2.0
 _OUT_OF_TIME_OR_MEMORY = (-27, -9, 1)
 
 
-class PhotoProcessError(Exception):
-    """The process cannot be started."""
+class PhotoProcessError(ItemUnavailableError):
+    """The process cannot be started; why is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("The machine has no room to decode a photo of this kind now; send a smaller one, or try again later.")
 
 
 class _Ended(Exception):
@@ -161,4 +165,4 @@ class PhotoProcess:
 
 def _not_started(reason: str) -> PhotoProcessError:
     logger.error("photo_process_not_started", reason=reason)
-    return PhotoProcessError(reason)
+    return PhotoProcessError()

@@ -86,6 +86,9 @@ def limit_resources(memory_bytes: int) -> None:
     with suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes + _SLACK_BYTES
+        # Whoever started the service may have set a lower one, which nobody may raise.
+        inherited = [bound for bound in resource.getrlimit(resource.RLIMIT_AS) if bound != resource.RLIM_INFINITY]
+        limit = min([limit, *inherited])
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     # A dump would hold the photo, and so would any file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

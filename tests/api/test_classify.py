@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.api.answers import ClassifyResponse
+from app.engine.errors import ItemUnavailableError
 from tests.conftest import FakeEngine, draw_photo, in_base64
 
 pytestmark = pytest.mark.anyio
@@ -222,6 +223,20 @@ async def test_a_slip_in_a_name_is_recognised(client: httpx.AsyncClient) -> None
 async def test_an_envelope_of_another_shape_is_refused(client: httpx.AsyncClient, body: Any) -> None:
     response = await client.post("/v1/classify", json=body)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+
+
+async def test_an_item_that_cannot_be_read_now_says_when_to_come_again(
+    client: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_room(*_: object) -> None:
+        raise ItemUnavailableError("There is no room for a photo of this kind now.")
+
+    monkeypatch.setattr(engine, "_classify_one", find_no_room)
+    alone = await classify(client, {"image": PHOTO})
+    assert (alone.status_code, alone.json()["code"], alone.headers["retry-after"]) == (503, "overloaded", "1")
+    among_others = await classify(client, {"image": PHOTO}, {"text": "red"})
+    assert among_others.status_code == 200
+    assert among_others.json()["results"][0]["error"]["status"] == 503
 
 
 async def test_64_items_are_accepted_and_65_are_not(client: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine.errors import ImageTooLargeError, ItemError
+from app.engine.errors import ImageTooLargeError, ItemError, ItemUnavailableError
 from app.engine.images import decode_photo
 from app.engine.photo_process import PhotoProcess, PhotoProcessError
 from scripts.soak.photo_corpus import drawing, encode, hostile_photos, many_scans, png, valid_photos
@@ -170,12 +170,35 @@ def test_no_orphan_is_left_when_the_service_is_killed() -> None:
     assert time.monotonic() < deadline
 
 
+@needs_proc
+def test_a_lower_limit_of_memory_than_its_own_is_kept() -> None:
+    """As of a service that was started below `ulimit -v`."""
+    inherited = 1024 * MIB
+    program = (
+        "import resource, sys\n"
+        "from app.engine.photo_process import PhotoProcess\n"
+        "from tests.engine.test_photo_process import SIZE, valid_photos\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({inherited}, {inherited}))\n"
+        "process = PhotoProcess(timeout_s=10, memory_bytes=1 << 40)\n"
+        "process.decode_photo(valid_photos()['rgb.png'], **SIZE, max_pixels=10_000)\n"
+        "print(open(f'/proc/{process.pid}/limits').read())\n"
+        "process.close()\n"
+    )
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    limits = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    line = next(line for line in limits.stdout.splitlines() if line.startswith("Max address space"))
+    assert line.split()[-3:-1] == [str(inherited)] * 2
+
+
 def test_a_machine_that_starts_no_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     process = PhotoProcess(timeout_s=1, memory_bytes=64 * MIB)
     for executable in ("/nowhere/python", "/bin/false"):
         monkeypatch.setattr(sys, "executable", executable)
-        with pytest.raises(PhotoProcessError):
+        with pytest.raises(PhotoProcessError) as refused:
             process.decode_photo(encode(drawing(), "PNG"), **SIZE, max_pixels=10_000)
+        assert isinstance(refused.value, ItemUnavailableError), "nothing is wrong with the photo, nor with its neighbours"
     monkeypatch.undo()
     process.decode_photo(encode(drawing(), "PNG"), **SIZE, max_pixels=10_000)
     process.close()
