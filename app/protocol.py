@@ -74,6 +74,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     _refusal: bytes | None = None
     """The whole answer to the request that has just begun, which the gate refuses."""
+    _ends_unread = False
+    """The gate has refused the newest request, and the connection ends with it."""
     _is_taking_turns = False
     gate: ClassVar[Gate | None] = None
 
@@ -147,9 +149,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         self._abandon()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self.loop.call_later(LINGER_S, self.transport.close)
-        else:
-            self.transport.close()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     # --- parsing ------------------------------------------------------------------------------------------------
 
@@ -157,6 +157,14 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._ends_unread:
+            # Not before it is known whether the body came together with its head: then there is nothing to wait for.
+            self._ends_unread = False
+            self._close_after_answer()
+            self.on_response_complete()
+
+    def _parse(self, data: bytes) -> None:
         # A loop, since each of many pipelined requests may ask.
         while True:
             try:
@@ -167,6 +175,8 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
                 if not data:
                     return
             except httptools.HttpParserError as error:
+                if self._ends_unread:  # behind the last request, or in a body that nobody reads
+                    return
                 # The parser's own words may repeat what was sent, and a flood of rubbish must not become one of log lines.
                 self.refuse(error.__context__ if isinstance(error.__context__, Refusal) else MALFORMED)
                 return
@@ -248,9 +258,10 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         self._refusal = None
         self.cycle.response_started = self.cycle.response_complete = True
         self.transport.write(answer)
-        if not self.cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+        if self.cycle.keep_alive:
+            self.on_response_complete()
+        else:
+            self._ends_unread = True
 
     def on_response_complete(self) -> None:
         self._is_taking_turns = True

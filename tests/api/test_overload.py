@@ -80,6 +80,33 @@ async def test_a_connection_that_cannot_go_on_is_closed(port: int, sent: bytes) 
     assert b"100 Continue" not in received
 
 
+@pytest.mark.parametrize("head", ["HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n", "HTTP/1.1\r\nExpect: 100-continue\r\n"])
+async def test_a_refusal_reaches_a_client_that_is_still_sending(port: int, head: str) -> None:
+    """A reset would overtake it. HTTP/1.0 is what nginx speaks to what is behind it, unless it is told otherwise."""
+    body = ONE.ljust(1_000_000)
+    fields = f"POST /v1/classify {head}Host: itemlens\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(fields.encode())
+    for start in range(0, len(body), 100_000):
+        writer.write(body[start : start + 100_000])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b'"code":"overloaded"' in received
+    writer.close()
+
+
+@pytest.mark.parametrize("more", [b"", ONE, request("/v1/classify", ONE, JSON)], ids=["nothing", "rubbish", "another request"])
+async def test_a_whole_request_is_refused_once_and_closed_at_once(port: int, more: bytes) -> None:
+    async with connected(port) as client:
+        client.send(request("/v1/classify", ONE, JSON, "Connection: close") + more)
+        received = await client.receive(timeout_s=0.8)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 503 ")
+
+
 async def test_requests_that_came_together_are_answered_in_order(port: int) -> None:
     """The first is refused unread; what waited for its turn has been read anyway."""
     sent = [request("/v1/classify", ONE, JSON, f"X-Request-ID: request-{number}") for number in range(300)]

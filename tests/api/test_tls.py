@@ -13,7 +13,8 @@ import pytest
 from app.settings import Settings, SettingsError
 from app.tls import load_certificate, tls_context
 from tests.api.certificates import make_certificate
-from tests.api.listening import Client, connected, listening
+from tests.api.listening import Client, connected, is_whole, listening, request
+from tests.conftest import FakeEngine
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: itemlens\r\n\r\n"
 
@@ -118,6 +119,22 @@ def test_bad_files_are_refused_with_one_clear_line(tmp_path: Path, pair: tuple[P
         assert said in message
         assert "CANARY" not in message
         assert "\n" not in message
+
+
+@pytest.mark.anyio
+async def test_a_refusal_reaches_a_client_that_is_still_sending_over_tls_too(pair: tuple[Path, Path]) -> None:
+    engine = FakeEngine()
+    engine.overloaded = True
+    settings, body = settings_for(*pair), b" " * 1_000_000
+    async with listening(settings, engine, tls_context(settings)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(pair[0]))
+        writer.write(request("/v1/classify", body, "Content-Type: application/json", "Connection: close")[: -len(body)])
+        for start in range(0, len(body), 100_000):
+            writer.write(body[start : start + 100_000])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        assert (await Client(reader, writer).receive(is_whole)).startswith(b"HTTP/1.1 503 ")
+        writer.transport.abort()
 
 
 def test_without_files_there_is_no_tls() -> None:
