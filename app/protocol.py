@@ -139,7 +139,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     def _close_after_answer(self) -> None:
         """Of a request whose body may still be coming."""
-        if self._in_body and self._running is self.cycle:
+        if self._in_body and self._running is self.cycle and not self.transport.is_closing():
             self._is_deaf = True
             self._linger()
         else:

@@ -229,3 +229,17 @@ async def test_a_stopping_service_is_not_ready() -> None:
         await asyncio.sleep(0.25)
         assert (await probe.ask(ready)).startswith(b"HTTP/1.1 503")
         assert (await busy.receive()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_closing_for_a_request_whose_client_has_gone_is_no_error() -> None:
+    """As the server does for one that fails, or is cancelled at the end, in that moment."""
+    async with serving(Settings()) as (port, server):
+        open_connections = cast("set[Any]", server.server_state.connections)
+        async with connected(port) as client:
+            client.send(request("/v1/classify", ONE.ljust(1000), JSON)[:-500])
+            while not (cycles := [connection.cycle for connection in open_connections if connection.cycle is not None]):
+                await asyncio.sleep(0.01)
+        while open_connections:
+            await asyncio.sleep(0.01)
+        cycles[0].transport.close()
