@@ -1,7 +1,8 @@
-"""What one connection may cost: bytes of a head, time to send one, time not to read, and how many connections there are.
+"""What one connection may cost: bytes of a head, time to send one, time not to read.
 
 Owns the limits that lie below ASGI, where a request does not exist yet or its answer is already written. The pace of a body
-that is being read is watched where it is read (`app.api.body`). Refuses to know routes and what a request holds.
+that is being read is watched where it is read (`app.api.body`), how many connections there are in `app.connection_room`.
+Refuses to know routes and what a request holds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from app import metrics
+from app.connection_room import ConnectionRoom
 from app.lone_client import LoneClient
 from app.protocol import Gate, ItemlensHttpProtocol, bare_answer
 from app.request_head import Refusal
@@ -36,7 +38,6 @@ _TOO_MANY = Refusal(503, "too_many", "Too many connections are open; try again."
 class ConnectionLimits:
     """The settings of the same names."""
 
-    max_connections: int
     max_head_bytes: int
     max_headers: int
     max_url_bytes: int
@@ -44,21 +45,20 @@ class ConnectionLimits:
     min_client_bytes_per_s: int
 
 
-def limited_protocol(settings: Settings, *, max_connections: int, gate: Gate | None = None) -> type[asyncio.Protocol]:
-    """The protocol of one server. `max_connections` may be fewer than the settings wish, where the system gives fewer."""
-    asked = gate
+def limited_protocol(settings: Settings, *, room: ConnectionRoom, gate: Gate | None = None) -> type[asyncio.Protocol]:
+    """The protocol of one server."""
+    shared_room, asked = room, gate
 
     class Limited(LimitedHttpProtocol):
         gate = asked
         limits = ConnectionLimits(
-            max_connections=max_connections,
             max_head_bytes=settings.max_head_bytes,
             max_headers=settings.max_headers,
             max_url_bytes=settings.max_url_bytes,
             slow_client_timeout_s=settings.slow_client_timeout_s,
             min_client_bytes_per_s=settings.min_client_bytes_per_s,
         )
-        idle: ClassVar[dict[LimitedHttpProtocol, None]] = {}
+        room = shared_room
         lone_client = LoneClient()
 
     return Limited
@@ -73,8 +73,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
-    idle: ClassVar[dict[LimitedHttpProtocol, None]]
-    """Connections without anything under way, the longest idle first."""
+    room: ClassVar[ConnectionRoom]
     lone_client: ClassVar[LoneClient]
 
     _timer: asyncio.TimerHandle | None = None
@@ -94,34 +93,28 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limits.max_connections and not self._make_room():
-            self._is_deaf = True
-            metrics.ENDED_CONNECTIONS.labels(_TOO_MANY.reason).inc()
-            transport.write(bare_answer(_TOO_MANY))
-            transport.close()
+        if self.room.enter(self):
+            self._rest()
             return
-        self._rest()
+        self._is_deaf = True
+        metrics.ENDED_CONNECTIONS.labels(_TOO_MANY.reason).inc()
+        transport.write(bare_answer(_TOO_MANY))
+        if self.room.may_leave_in_order(self):
+            self._linger()
+        else:
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.idle.pop(self, None)
+        self.room.leave(self)
         self._unset_keepalive_if_required()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         super().connection_lost(exc)
 
-    def _make_room(self) -> bool:
-        longest_idle = next(iter(self.idle), None)
-        if longest_idle is None:
-            return False
-        del self.idle[longest_idle]
-        metrics.ENDED_CONNECTIONS.labels("idle_for_another").inc()
-        longest_idle.transport.close()
-        return True
-
     def _rest(self) -> None:
         """Nothing is under way any more."""
-        self.idle[self] = None
+        self.room.idle[self] = None
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -130,7 +123,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        self.idle.pop(self, None)
+        self.room.idle.pop(self, None)
         message, was_in_head, was_in_body = self._messages, self._head_since_s is not None, self._in_body
         if not was_in_head and not was_in_body:
             self._head_since_s = self.loop.time()
@@ -155,7 +148,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         if self._is_repeating_head:
             return
         super().on_message_begin()
-        self.idle.pop(self, None)
+        self.room.idle.pop(self, None)
         self._unset_keepalive_if_required()
         connection = self.scope["extensions"]["itemlens.connection"]
         connection["stream"] = self._let_stream

@@ -56,8 +56,9 @@ class EdgeSettings(BaseSettings):
         2048,
         ge=8,
         le=1_000_000,
-        description="Most open connections of one worker. When one more comes, the longest idle one is closed for it; with "
-        "none idle it gets 503. Some 20 kB each; far above what a load balancer opens.",
+        description="Most open connections of one worker, unfinished TLS handshakes included. When one more comes, the longest "
+        "idle one is closed for it, or the oldest handshake where those are more than a quarter; with everybody busy it gets "
+        "503. Some 20 kB each; far above what a load balancer opens.",
     )
     max_head_bytes: int = Field(
         16 * 1024,

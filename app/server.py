@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 import uvicorn
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 
 from app.api_keys import ApiKeys
 from app.connection_limits import limited_protocol
+from app.connection_room import ConnectionRoom
 from app.engine.priority import take_turns
 from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
@@ -29,6 +31,7 @@ from app.main import create_app
 from app.quota import QuotaTable
 from app.settings import Settings, SettingsError
 from app.tls import load_certificate, tls_context
+from app.tls_handshakes import TLS_SHUTDOWN_S, Handshakes, TlsListener
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -36,8 +39,6 @@ BEAT_S = 1.0
 _COLLECT_AFTER_OBJECTS = 3_000
 """About what the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second, and
 finds none: no request leaves any (tests/api/test_garbage.py, tests/engine/test_garbage.py). What it looks through is in use."""
-_TLS_SHUTDOWN_S = 2.0
-"""How long a closed connection waits for the other side's farewell."""
 
 
 class ListenError(Exception):
@@ -80,11 +81,18 @@ class _Server(uvicorn.Server):
     """Says that it listens once it does, and not before, and that it stops; bounds what TLS waits for."""
 
     def __init__(
-        self, config: uvicorn.Config, announce: Callable[[], None], announce_stop: Callable[[], None], *, tls_handshake_s: float
+        self,
+        config: uvicorn.Config,
+        announce: Callable[[], None],
+        announce_stop: Callable[[], None],
+        *,
+        room: ConnectionRoom,
+        tls_handshake_s: float,
     ) -> None:
         super().__init__(config)
         self._announce = announce
         self._announce_stop = announce_stop
+        self._room = room
         self._tls_handshake_s = tls_handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -99,19 +107,17 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _listen_for_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
-        """As the base class does, which leaves a minute for each handshake and half of one for each farewell."""
+        """As the base class does, which counts no handshake and leaves a minute for each, and half of one for each farewell."""
         await self.lifespan.startup()
-        self.servers = [
-            await asyncio.get_running_loop().create_server(
-                self._new_connection,
-                sock=listener,
-                ssl=context,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=self._tls_handshake_s,
-                ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
-            )
-            for listener in sockets
-        ]
+        if sys.platform == "win32":  # whose loop cannot watch a listener: there handshakes are bounded in time alone
+            serve_tls = asyncio.get_running_loop().create_server
+            bounds = {"ssl_handshake_timeout": self._tls_handshake_s, "ssl_shutdown_timeout": TLS_SHUTDOWN_S}
+            make, backlog = self._new_connection, self.config.backlog
+            self.servers = [await serve_tls(make, sock=one, ssl=context, backlog=backlog, **bounds) for one in sockets]
+        else:
+            handshakes = Handshakes(context, self._room, self._new_connection, self._tls_handshake_s)
+            listeners = [TlsListener(listener, handshakes, backlog=self.config.backlog) for listener in sockets]
+            self.servers = cast("list[asyncio.Server]", listeners)
         self.started = True
 
     def _new_connection(self) -> asyncio.Protocol:
@@ -124,9 +130,10 @@ def configured_server(
 ) -> uvicorn.Server:
     """Uvicorn with everything set; `announce` is called once it listens. `is_worker`: that it stops does not mean that the
     service does, which the parent says (SIGUSR2)."""
+    room = ConnectionRoom(affordable_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
-        http=limited_protocol(settings, max_connections=affordable_connections(settings.max_connections), gate=app.state.gate),
+        http=limited_protocol(settings, room=room, gate=app.state.gate),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -142,7 +149,7 @@ def configured_server(
     def announce_stop() -> None:
         app.state.is_stopping = app.state.is_stopping or not is_worker
 
-    return _Server(config, announce, announce_stop, tls_handshake_s=settings.slow_client_timeout_s)
+    return _Server(config, announce, announce_stop, room=room, tls_handshake_s=settings.slow_client_timeout_s)
 
 
 async def _serve(

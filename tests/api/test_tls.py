@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,34 @@ async def test_a_handshake_that_does_not_come_is_closed_in_time(port: int) -> No
         began_s = asyncio.get_running_loop().time()
         await client.receive()
         assert asyncio.get_running_loop().time() - began_s < 2
+
+
+@pytest.mark.anyio
+async def test_unfinished_handshakes_count_as_connections_and_hold_nobody_up(pair: tuple[Path, Path]) -> None:
+    settings = settings_for(*pair, max_connections=8)
+    async with listening(settings, context=tls_context(settings)) as port, AsyncExitStack() as stack:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(pair[0]))
+        kept = Client(reader, writer)
+        assert (await kept.ask(LIVE)).startswith(b"HTTP/1.1 200 ")
+        silent = [await stack.enter_async_context(connected(port)) for _ in range(40)]
+        assert (await ask_over(port, client_context(pair[0])))[1].startswith(b"HTTP/1.1 200 ")
+        assert [await client.is_open() for client in silent].count(True) <= 7
+        assert (await kept.ask(LIVE)).startswith(b"HTTP/1.1 200 ")
+        writer.transport.abort()
+
+
+@pytest.mark.anyio
+async def test_who_is_too_many_is_told_so_over_tls_too(pair: tuple[Path, Path]) -> None:
+    settings = settings_for(*pair, max_connections=8)
+    async with listening(settings, context=tls_context(settings)) as port:
+        busy = [await asyncio.open_connection("127.0.0.1", port, ssl=client_context(pair[0])) for _ in range(8)]
+        for _, writer in busy:
+            writer.write(b"GET / HT")
+        await asyncio.sleep(0.05)
+        _, answer = await ask_over(port, client_context(pair[0]))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        for _, writer in busy:
+            writer.transport.abort()
 
 
 @pytest.mark.anyio
