@@ -126,8 +126,12 @@ class RequestEdge:
             context.status = CLIENT_CLOSED
         except asyncio.CancelledError:
             # The server is stopping and its grace is over.
-            context.status = CLIENT_CLOSED if not context.response_started else context.status
-            raise
+            if context.response_started:
+                raise
+            detail = "The service is stopping; send again after the time in Retry-After."
+            problem = ProblemError("not_ready", detail, headers={"Retry-After": "1"})
+            context.code = problem.type.code
+            await problem_response(problem, context.request_id)(scope, receive, send_with_headers)
         except Exception:
             log.exception("unhandled_error", request_id=context.request_id, route=route_of(scope))
             if context.response_started:

@@ -28,6 +28,7 @@ from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
 from app.listeners import affordable_connections
 from app.main import create_app
+from app.protocol import ItemlensHttpProtocol
 from app.quota import QuotaTable
 from app.settings import Settings, SettingsError
 from app.tls import load_certificate, tls_context
@@ -36,6 +37,8 @@ from app.tls_handshakes import TLS_SHUTDOWN_S, Handshakes, TlsListener
 log = structlog.stdlib.get_logger("itemlens")
 
 BEAT_S = 1.0
+_LAST_WORDS_S = 1.0
+"""How long requests that are ended may take to say so."""
 _COLLECT_AFTER_OBJECTS = 3_000
 """About what the requests under way keep alive. At Python's 700 a busy worker looks for cycles several times a second, and
 finds none: no request leaves any (tests/api/test_garbage.py, tests/engine/test_garbage.py). What it looks through is in use."""
@@ -78,7 +81,8 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says that it listens once it does, and not before, and that it stops; bounds what TLS waits for."""
+    """Says that it listens once it does, and not before, and that it stops; bounds what TLS waits for; lets requests
+    that outlast the grace time be answered."""
 
     def __init__(
         self,
@@ -88,12 +92,15 @@ class _Server(uvicorn.Server):
         *,
         room: ConnectionRoom,
         tls_handshake_s: float,
+        grace_s: float,
     ) -> None:
         super().__init__(config)
         self._announce = announce
         self._announce_stop = announce_stop
         self._room = room
         self._tls_handshake_s = tls_handshake_s
+        self._tls_listeners: list[TlsListener] = []
+        self._grace_s = grace_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.ssl is None:
@@ -106,6 +113,22 @@ class _Server(uvicorn.Server):
         self._announce_stop()
         await super().shutdown(sockets)
 
+    async def _wait_tasks_to_complete(self) -> None:
+        """As the base class does, whose own limit calls what outlasts it an error, and does not wait for its last words."""
+        try:
+            async with asyncio.timeout(self._grace_s):
+                for listener in self._tls_listeners:
+                    await listener.wait_closed()
+                await super()._wait_tasks_to_complete()
+        except TimeoutError:
+            tasks = list(self.server_state.tasks)
+            if not tasks:  # connections alone
+                return
+            log.warning("requests_ended", count=len(tasks), advice="they outlasted the time in which the service has to stop")
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+
     async def _listen_for_tls(self, sockets: list[socket.socket], context: ssl.SSLContext) -> None:
         """As the base class does, which counts no handshake and leaves a minute for each, and half of one for each farewell."""
         await self.lifespan.startup()
@@ -116,12 +139,13 @@ class _Server(uvicorn.Server):
             self.servers = [await serve_tls(make, sock=one, ssl=context, backlog=backlog, **bounds) for one in sockets]
         else:
             handshakes = Handshakes(context, self._room, self._new_connection, self._tls_handshake_s)
-            listeners = [TlsListener(listener, handshakes, backlog=self.config.backlog) for listener in sockets]
-            self.servers = cast("list[asyncio.Server]", listeners)
+            backlog = self.config.backlog
+            self._tls_listeners = [TlsListener(listener, handshakes, backlog=backlog) for listener in sockets]
+            self.servers = cast("list[asyncio.Server]", self._tls_listeners)
         self.started = True
 
-    def _new_connection(self) -> asyncio.Protocol:
-        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+    def _new_connection(self) -> ItemlensHttpProtocol:
+        protocol = cast("type[ItemlensHttpProtocol]", self.config.http_protocol_class)
         return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
@@ -143,13 +167,19 @@ def configured_server(
         proxy_headers=False,
         ssl_context_factory=None if context is None else lambda _config, _default: context,
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.graceful_shutdown_s,
     )
 
     def announce_stop() -> None:
         app.state.is_stopping = app.state.is_stopping or not is_worker
 
-    return _Server(config, announce, announce_stop, room=room, tls_handshake_s=settings.slow_client_timeout_s)
+    return _Server(
+        config,
+        announce,
+        announce_stop,
+        room=room,
+        tls_handshake_s=settings.slow_client_timeout_s,
+        grace_s=settings.graceful_shutdown_s,
+    )
 
 
 async def _serve(

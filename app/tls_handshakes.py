@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.connection_room import ConnectionRoom
+from app.protocol import DRAIN_IDLE_S, ItemlensHttpProtocol
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -32,7 +33,7 @@ class Handshakes:
 
     context: ssl.SSLContext
     room: ConnectionRoom
-    make_protocol: Callable[[], asyncio.Protocol]
+    make_protocol: Callable[[], ItemlensHttpProtocol]
     timeout_s: float
 
 
@@ -56,7 +57,9 @@ class TlsListener:
         self._loop.remove_reader(self._listener)
 
     async def wait_closed(self) -> None:
-        """There is nothing to wait for: a handshake has its own time, and becomes a connection or ends."""
+        """Until the handshakes under way have become connections, as far as they do so within `DRAIN_IDLE_S`."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=DRAIN_IDLE_S)
 
     def _watch(self) -> None:
         if not self._is_closed:
@@ -85,7 +88,7 @@ class TlsListener:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _shake_hands(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
+    async def _shake_hands(self, connection: socket.socket, protocol: ItemlensHttpProtocol) -> None:
         shared = self._handshakes
         # An OSError is the other side's: it has gone, speaks no TLS, takes too long, or was dropped.
         with suppress(OSError):
@@ -96,4 +99,6 @@ class TlsListener:
                 ssl_handshake_timeout=shared.timeout_s,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_S,
             )
+            if self._is_closed:  # it came too late to be told with the others
+                protocol.shutdown()
         shared.room.end_handshake(protocol)

@@ -14,7 +14,7 @@ import pytest
 from app.settings import Settings, SettingsError
 from app.tls import load_certificate, tls_context
 from tests.api.certificates import make_certificate
-from tests.api.listening import Client, connected, is_whole, listening, request
+from tests.api.listening import Client, connected, is_whole, listening, request, serving
 from tests.conftest import FakeEngine
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: itemlens\r\n\r\n"
@@ -114,6 +114,26 @@ async def test_who_is_too_many_is_told_so_over_tls_too(pair: tuple[Path, Path]) 
         assert answer.startswith(b"HTTP/1.1 503 ")
         for _, writer in busy:
             writer.transport.abort()
+
+
+@pytest.mark.anyio
+async def test_who_is_shaking_hands_when_the_service_stops_is_answered(pair: tuple[Path, Path]) -> None:
+    settings, incoming, outgoing = settings_for(*pair), ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context(pair[0]).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    async with serving(settings, context=tls_context(settings)) as (port, server), connected(port) as client:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        client.send(outgoing.read())
+        incoming.write(await client.receive(bool))
+        server.should_exit = True
+        await asyncio.sleep(0.4)
+        tls.do_handshake()
+        tls.write(LIVE)
+        client.send(outgoing.read())
+        incoming.write(await client.receive())
+        answer = tls.read(65536)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
 
 
 @pytest.mark.anyio
