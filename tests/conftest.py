@@ -40,6 +40,7 @@ from app.engine.items import (
     Embedding,
     EmbeddingModality,
     EmbeddingReply,
+    HeldVersion,
     Item,
     Modality,
     ModelDescription,
@@ -155,10 +156,10 @@ class FakeEngine:
         return EmbeddingReply(reference, results, Timing(), space_id=SPACE_ID, dimensions=length)
 
     @contextmanager
-    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[HeldVersion]:
         if space_id not in (None, SPACE_ID):
             raise SpaceConflictError("No kept version serves this space.", field="space")
-        yield self._reference(model, version)
+        yield HeldVersion(self._reference(model, version), lambda: True)
 
     def is_overloaded(self) -> bool:
         return self.overloaded

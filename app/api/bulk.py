@@ -8,6 +8,7 @@ taking bytes from the socket. What moves neither way for `stall_timeout_s` is cl
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -73,13 +74,13 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # One stream, one version: a switch half-way would mix two models' answers, or two spaces.
-        with self.operation.hold(self.engine, self.options) as model:
-            self.options = self.options.model_copy(update={"model": model.name, "version": model.version})
+        with self.operation.hold(self.engine, self.options) as held:
+            self.options = self.options.model_copy(update={"model": held.model.name, "version": held.model.version})
             # Without items: what is wrong with the options fails the request, whatever its first lines are.
             await self.operation.run(self.engine, [], self.options, self.timeout_s)
-            await self._stream(scope, receive, send)
+            await self._stream(held.is_short, scope, receive, send)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, is_short: Callable[[], bool], scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
         context.items = 0
         body = context.body
@@ -97,6 +98,7 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         assert writer is not None  # noqa: S101  (a coroutine always runs in a task)
         lines = LineWork(
             self._ask,
+            is_short=is_short,
             timeout_s=self.timeout_s,
             patience_s=self.settings.stall_timeout_s,
             most_lines=self.settings.bulk_window_items,

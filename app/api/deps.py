@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, cast
 from fastapi import Depends, Request
 
 from app.engine.errors import NotReadyError, OverloadedError
-from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, Item, ModelDescription, ModelRef, Reply
+from app.engine.items import Classification, EmbeddingModality, EmbeddingReply, HeldVersion, Item, ModelDescription, Reply
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Engine(Protocol):
         may_hold_loop: bool,
     ) -> EmbeddingReply: ...
 
-    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[ModelRef]:
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> AbstractContextManager[HeldVersion]:
         """Choose a version and keep it, until the block ends, for calls that name it."""
 
     def is_overloaded(self) -> bool:

@@ -15,7 +15,7 @@ from app.api.answer_text import write_classification
 from app.api.answers import render_embedding, render_model
 from app.api.deps import Engine
 from app.api.schemas import ClassifyEnvelope, ClassifyOptions, EmbedEnvelope, EmbedOptions, ModelOptions
-from app.engine.items import Classification, Embedding, EmbeddingReply, Item, ModelRef, Reply
+from app.engine.items import Classification, Embedding, EmbeddingReply, HeldVersion, Item, Reply
 
 OptionsT = TypeVar("OptionsT", bound=ModelOptions)
 AnswerT = TypeVar("AnswerT")
@@ -32,7 +32,7 @@ class Operation(Protocol, Generic[OptionsT, AnswerT]):
         self, engine: Engine, items: Sequence[Item], options: OptionsT, timeout_s: float, *, may_hold_loop: bool = False
     ) -> Reply[AnswerT]: ...
 
-    def hold(self, engine: Engine, options: OptionsT) -> AbstractContextManager[ModelRef]: ...
+    def hold(self, engine: Engine, options: OptionsT) -> AbstractContextManager[HeldVersion]: ...
 
     def head(self, reply: Reply[AnswerT]) -> dict[str, Any]: ...
 
@@ -57,7 +57,7 @@ class ClassifyOperation:
             may_hold_loop=may_hold_loop,
         )
 
-    def hold(self, engine: Engine, options: ClassifyOptions) -> AbstractContextManager[ModelRef]:
+    def hold(self, engine: Engine, options: ClassifyOptions) -> AbstractContextManager[HeldVersion]:
         return engine.hold(model=options.model, version=options.version, space_id=None)
 
     def head(self, reply: Reply[Classification]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class EmbedOperation:
             may_hold_loop=may_hold_loop,
         )
 
-    def hold(self, engine: Engine, options: EmbedOptions) -> AbstractContextManager[ModelRef]:
+    def hold(self, engine: Engine, options: EmbedOptions) -> AbstractContextManager[HeldVersion]:
         return engine.hold(model=options.model, version=options.version, space_id=options.space)
 
     def head(self, reply: Reply[Embedding]) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class Batcher:
         """See `QueueLimit`."""
         return self._limit.is_overloaded
 
+    def is_short(self) -> bool:
+        """Whether one more item would find the queue short: for work that can wait."""
+        return not self._limit.is_long(self._pending_items - self._fetching_items + 1, self._drain.seconds_per_item)
+
     def is_alive(self) -> bool:
         return not self._stopped
 
@@ -280,18 +284,16 @@ class Batcher:
     def _finish(self, settled: Iterable[tuple[Submission, int, ItemOutputs | ItemError | None]]) -> None:
         """Record outcomes and wake each event loop once, for all submissions that are now complete."""
         complete: dict[asyncio.AbstractEventLoop, list[Submission]] = {}
-        settled_again = 0
         with self._changed:
             for submission, index, outcome in settled:
                 if not submission.settle(index, outcome):
-                    settled_again += 1
+                    # A defect of ours, which must not end the runtime's thread.
+                    logger.error("item_settled_twice", model=self._model)
                     continue
                 self._pending_items -= 1
                 self._limit.answer(1)
                 if submission.unsettled == 0:
                     complete.setdefault(submission.loop, []).append(submission)
-        for _ in range(settled_again):  # a defect of ours, which must not end the runtime's thread
-            logger.error("item_settled_twice", model=self._model)
         for loop, submissions in complete.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
                 loop.call_soon_threadsafe(deliver_all, submissions)

@@ -31,9 +31,9 @@ from app.engine.items import (
     Embedding,
     EmbeddingModality,
     EmbeddingReply,
+    HeldVersion,
     Item,
     ModelDescription,
-    ModelRef,
     PhotoSource,
     Reply,
     Timing,
@@ -214,13 +214,13 @@ class Engine:
         return self._registry.overload()
 
     @contextmanager
-    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[ModelRef]:
+    def hold(self, *, model: str | None, version: str | None, space_id: str | None) -> Iterator[HeldVersion]:
         """Choose a version as `embed` does, and keep it for a stream of calls that name it, whatever is switched meanwhile.
 
         Raises UnknownModelError, SpaceConflictError, NotReadyError.
         """
-        with self._registry.holding(self._registry.in_space(model, version, space_id)) as ref:
-            yield ref
+        with self._registry.holding(self._registry.in_space(model, version, space_id)) as held:
+            yield held
 
     def models(self) -> Sequence[ModelDescription]:
         """Every served model, the default one first."""

@@ -95,6 +95,14 @@ class ModelRef:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class HeldVersion:
+    """A version that stays. `is_short`: whether its queue is, for work that can wait."""
+
+    model: ModelRef
+    is_short: Callable[[], bool]
+
+
 @dataclass(slots=True)
 class Timing:
     """Milliseconds a request spent decoding photos, waiting in the queue and in the runtime (each the longest of its

@@ -49,7 +49,7 @@ class QueueLimit:
         """Whether `items` more may be queued. In overload it is what waits before them that counts, not how many they are."""
         if queued + items > self._max_items:
             return False
-        return not self.is_overloaded or not self._is_long(queued, seconds_per_item)
+        return not self.is_overloaded or not self.is_long(queued, seconds_per_item)
 
     def admits(self, items: int, *, queued: int, seconds_per_item: float, now_s: float) -> bool:
         """`has_room`, of what is offered now: it counts, admitted or not."""
@@ -84,7 +84,8 @@ class QueueLimit:
         """`items` of the queue are settled."""
         self._answered += items
 
-    def _is_long(self, queued: int, seconds_per_item: float) -> bool:
+    def is_long(self, queued: int, seconds_per_item: float) -> bool:
+        """Whether it would be too long in overload."""
         return queued > self._least_items and queued * seconds_per_item > self._short_s
 
     def _look_at_clock(self, queued: int, seconds_per_item: float, now_s: float) -> None:
@@ -92,7 +93,7 @@ class QueueLimit:
         if windows:
             # Half of a short queue: the runtime may soon have nothing to do.
             is_low = 2 * queued < max(self._least_items, self._short_s / seconds_per_item)
-            self._end_window(now_s, is_long=self._is_long(queued, seconds_per_item), is_low=is_low, silent=windows - 1)
+            self._end_window(now_s, is_long=self.is_long(queued, seconds_per_item), is_low=is_low, silent=windows - 1)
 
     def _end_window(self, now_s: float, *, is_long: bool, is_low: bool, silent: int) -> None:
         """`silent`: windows after it in which nothing was offered, so that nobody looked at the clock."""

@@ -28,7 +28,7 @@ from app.engine.errors import (
     SpaceConflictError,
     UnknownModelError,
 )
-from app.engine.items import ModelDescription, ModelRef, VersionDescription
+from app.engine.items import HeldVersion, ModelDescription, ModelRef, VersionDescription
 from app.engine.loading import LoadedVersion, load_version
 from app.engine.memory import return_freed_memory
 from app.engine.priority import give_way
@@ -226,11 +226,11 @@ class Registry:
         return self.candidates(model, version)[0]
 
     @contextmanager
-    def holding(self, version: ServedVersion) -> Iterator[ModelRef]:
+    def holding(self, version: ServedVersion) -> Iterator[HeldVersion]:
         """Keeps the version in memory, and answering to its number, until the block ends."""
         version.holders += 1
         try:
-            yield version.key.ref
+            yield HeldVersion(version.key.ref, version.batcher.is_short)
         finally:
             version.holders -= 1
 

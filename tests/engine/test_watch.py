@@ -90,11 +90,11 @@ async def test_a_request_under_way_is_answered_by_the_version_it_began_with(engi
 
 
 async def test_a_stream_keeps_its_version_until_it_ends(engine: Engine, settings: EngineSettings) -> None:
-    with engine.hold(model=None, version=None, space_id=None) as model:
+    with engine.hold(model=None, version=None, space_id=None) as held:
         ship(settings, 2)
         ship(settings, 3)
         await until(lambda: states(engine) == {"3": "ready", "2": "ready", "1": "draining"})
-        reply = await engine.classify([SHIRT], model=model.name, version=model.version)
+        reply = await engine.classify([SHIRT], model=held.model.name, version=held.model.version)
         assert reply.model.version == "1"
     await until(lambda: "1" not in states(engine))
     with pytest.raises(UnknownModelError):
@@ -137,7 +137,7 @@ async def test_an_index_of_the_version_before_is_still_served(engine: Engine, se
     with pytest.raises(SpaceConflictError):
         await engine.embed([SHIRT], version="2", space_id=old)
     with engine.hold(model=None, version=None, space_id=old) as held:
-        assert held.version == "1"
+        assert held.model.version == "1"
 
 
 async def test_a_new_model_is_served_beside_the_others(engine: Engine, settings: EngineSettings) -> None:
