@@ -140,7 +140,8 @@ class MetricsMemory:
 
     def before_fork(self) -> None:
         """Choose the region of the worker that comes next."""
-        self._next = self._free.pop() if self._free else None
+        if self._next is None and self._free:  # else the last fork has failed
+            self._next = self._free.pop()
 
     def in_worker(self) -> None:
         """In the new process: count there from now on."""

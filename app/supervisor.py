@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -136,15 +137,24 @@ class Supervisor:
         for number, slot in enumerate(self._slots):
             if slot.start_at_s is not None and slot.start_at_s <= time.monotonic():
                 slot.start_at_s = None
-                slot.current = self._fork(number)
+                try:
+                    slot.current = self._fork(number)
+                except OSError as error:  # the system has no process or descriptor left, for the moment
+                    log.error("worker_not_started", slot=number, reason=error.strerror, restart_in_s=self._start_later(slot))
 
     def _fork(self, slot: int, replaces: Worker | None = None) -> Worker:
         reports, reports_end = os.pipe()
         parent = ParentLink(reports_end, self._lifeline)
         self.switch.before_fork()
         self.counts.before_fork()
-        pid = fork_worker(parent, lambda: self._let_go(slot, reports), lambda: self.run_worker(self.listeners[slot], parent))
-        os.close(reports_end)
+        work = partial(self.run_worker, self.listeners[slot], parent)
+        try:
+            pid = fork_worker(parent, partial(self._let_go, slot, reports), work)
+        except OSError:
+            os.close(reports)
+            raise
+        finally:
+            os.close(reports_end)
         worker = Worker(slot, pid, reports, replaces)
         self._workers[pid] = worker
         self._selector.register(reports, selectors.EVENT_READ, lambda: self._reported(worker))
@@ -203,7 +213,11 @@ class Supervisor:
         while self._rolling:
             current = self._slots[self._rolling[0]].current
             if current is not None and current.ready_at_s is not None:
-                self._fork(self._rolling[0], replaces=current)
+                try:
+                    self._fork(self._rolling[0], replaces=current)
+                except OSError as error:
+                    log.error("worker_not_replaced", slot=self._rolling[0], exit_code=None, reason=error.strerror)
+                    self._rolling = []
                 return
             self._rolling.pop(0)  # it has just been started anew anyway
 
@@ -244,10 +258,16 @@ class Supervisor:
             return
         now = time.monotonic()
         stable = worker.ready_at_s is not None and now - worker.ready_at_s > STABLE_S
-        slot.failures = 0 if stable else slot.failures + 1
-        wait_s = 0.0 if slot.failures <= 1 else min(MAX_BACKOFF_S, 0.5 * 2.0 ** (slot.failures - 2))
+        slot.failures = -1 if stable else slot.failures
+        wait_s = self._start_later(slot)
         log.error("worker_died", slot=worker.slot, pid=worker.pid, exit_code=code, reason=message or None, restart_in_s=wait_s)
-        slot.current, slot.start_at_s = None, now + wait_s
+
+    def _start_later(self, slot: _Slot) -> float:
+        """In how many seconds: the longer, the more starts in a row have failed."""
+        slot.failures += 1
+        wait_s = 0.0 if slot.failures <= 1 else min(MAX_BACKOFF_S, 0.5 * 2.0 ** (slot.failures - 2))
+        slot.current, slot.start_at_s = None, time.monotonic() + wait_s
+        return wait_s
 
     # --- stopping -----------------------------------------------------------------------------------------------
 

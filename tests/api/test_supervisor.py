@@ -34,6 +34,16 @@ def end_newborn():
 
 
 os.register_at_fork(after_in_child=end_newborn)
+fork = os.fork
+
+
+def fork_if_there_is_room():
+    if (folder / "no-room").exists():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+
+os.fork = fork_if_there_is_room
 
 
 def work(listener, parent):
@@ -135,6 +145,22 @@ def test_the_end_of_a_child_that_is_no_worker_is_nothing_to_the_service(tmp_path
             time.sleep(0.01)  # until the other child has been reaped
         running.process.terminate()
         assert running.process.wait(10) == 0
+
+
+def test_where_no_process_can_be_had_the_others_serve_on_and_one_is_tried_for_again(tmp_path: Path) -> None:
+    with supervised(tmp_path) as running:
+        running.wait_for("ready")
+        (tmp_path / "no-room").touch()
+        first, second = running.workers()
+        os.kill(running.process.pid, signal.SIGHUP)
+        assert running.wait_for("worker_not_replaced")["reason"] == "Resource temporarily unavailable"
+        os.kill(first, signal.SIGKILL)
+        assert running.wait_for("worker_died")["restart_in_s"] == 0
+        assert running.wait_for("worker_not_started")["reason"] == "Resource temporarily unavailable"
+        assert running.workers() == [second]
+        (tmp_path / "no-room").unlink()
+        while len(running.workers()) < 2:
+            time.sleep(0.01)
 
 
 def test_a_signal_to_a_worker_that_was_just_forked_is_none_to_its_parent(tmp_path: Path) -> None:
