@@ -40,10 +40,26 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_process(models_dir: Path, settings: dict[str, str], arguments: Sequence[str] = ()) -> subprocess.Popen[str]:
+class Process(subprocess.Popen[str]):
+    """As a context it ends with its block: one that runs on where it should not fails a test, and does not hang it."""
+
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        super().__exit__(*error)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended. In a container the first process may be one that reaps nobody's children but its own."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start_process(models_dir: Path, settings: dict[str, str], arguments: Sequence[str] = ()) -> Process:
     """`settings`: names without the prefix, such as `RUNTIME`."""
     variables = {"MODELS_DIR": str(models_dir), "PORT": "0", "LOG_FORMAT": "json", "RUNTIME": "litert"} | settings
-    return subprocess.Popen(
+    return Process(
         [sys.executable, "-m", "app", *arguments],
         cwd=ROOT,
         env=clean_environment(**{f"ITEMLENS_{name}": value for name, value in variables.items()}),

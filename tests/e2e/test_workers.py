@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.api.certificates import make_certificate
-from tests.e2e.service import START_TIMEOUT_S, STOP_TIMEOUT_S, Service, free_port, start_process
+from tests.e2e.service import START_TIMEOUT_S, STOP_TIMEOUT_S, Service, free_port, is_running, start_process
 from tests.tiny_bundle import write_tiny_bundle
 
 TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
@@ -139,7 +139,7 @@ def test_a_stop_ends_all_processes_and_the_port_is_free(doomed_workers: Service,
 
     assert doomed_workers.stop() == 0
 
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
     with Service(tiny_models, WORKERS="2", PORT=str(doomed_workers.port)) as again:
         assert classify(again.url, 2) == [200, 200]
 
@@ -148,9 +148,9 @@ def test_workers_whose_parent_is_killed_stop_too(doomed_workers: Service) -> Non
     pids = children(doomed_workers.process.pid)
     doomed_workers.process.kill()
     deadline_s = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline_s:
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
     doomed_workers.wait_until_stopped()
 
 
@@ -169,7 +169,7 @@ def test_workers_that_finish_their_requests_without_a_parent_rest_meanwhile(doom
         time.sleep(0.2)  # until the heads have been read
         doomed_workers.process.kill()
         time.sleep(0.5)  # until they have begun to stop
-        before_s = {pid: cpu_s(pid) for pid in pids if Path(f"/proc/{pid}").exists()}
+        before_s = {pid: cpu_s(pid) for pid in pids if is_running(pid)}
         assert before_s
         time.sleep(1)
         assert all(cpu_s(pid) - before < 0.1 for pid, before in before_s.items())
