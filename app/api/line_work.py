@@ -23,8 +23,8 @@ from app.errors import ProblemError, problem_from
 
 log = structlog.stdlib.get_logger("itemlens.bulk")
 
-_FIRST_RETRY_S = 0.05
-_LAST_RETRY_S = 1.0
+_LEAST_RETRY_S, _FIRST_RETRY_S, _LAST_RETRY_S = 0.005, 0.05, 1.0
+"""At first at most as long as a line may take: what is given up after that leaves the queue a moment later."""
 _POLITE_S = 1.0
 """A stream's next line waits so long for a short queue, and is then offered like any other: in lasting overload it would never
 come to its turn."""
@@ -67,7 +67,8 @@ class LineWork(Generic[AnswerT]):
         """Of the one that looks for room; the others wait behind it, so that a refusal is one and not sixty."""
         self._woken = asyncio.Event()
         self._settled_s = 0.0
-        self._retry_s = _FIRST_RETRY_S
+        self._first_retry_s = min(_FIRST_RETRY_S, max(_LEAST_RETRY_S, timeout_s))
+        self._retry_s = self._first_retry_s
         self._was_refused = False
 
     async def answer(self, received: ReceivedItem) -> Outcome[AnswerT]:
@@ -86,6 +87,7 @@ class LineWork(Generic[AnswerT]):
                 reply = await self._ask(received.item)
             except UnavailableError as error:
                 self._asked -= 1
+                self._woken.set()  # it may have been the only one that its siblings wait for
                 # A stream can wait: a full queue is back-pressure, not a failed item.
                 if clock() - max(began_s, self._settled_s) >= self._patience_s:
                     return Outcome(None, problem_from(error))
@@ -112,7 +114,6 @@ class LineWork(Generic[AnswerT]):
             else:
                 self._settle(clock())
                 self._at_once = min(self._most_lines, self._at_once + 1 / self._at_once)
-                self._retry_s = _FIRST_RETRY_S
                 result = reply.results[0]
                 return Outcome(reply, item_problem(result, received) if isinstance(result, ItemError) else None)
 
@@ -128,13 +129,14 @@ class LineWork(Generic[AnswerT]):
             if self._asked >= self._at_once:
                 await self._wait(None)
             elif not self._is_short() and clock() < polite_until_s:
-                await self._wait(_FIRST_RETRY_S)
+                await self._wait(self._first_retry_s)
             else:
                 return
 
     def _settle(self, now_s: float) -> None:
         self._asked -= 1
         self._settled_s = now_s
+        self._retry_s, self._was_refused = self._first_retry_s, False  # the queue moves
         self._woken.set()
 
     async def _wait(self, timeout_s: float | None) -> None:

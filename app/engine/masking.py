@@ -29,7 +29,7 @@ _IPV6 = re.compile(r"(?<![\w:.])(?=[^\s:]{0,4}:)[0-9A-Fa-f:]{2,39}(?:\.\d{1,3}){
 _IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ \u00a0-]?[A-Za-z0-9])")
 _GROUP = re.compile(r"\d+")
 # Between the groups of one number: a space, a sign, or a bracket with one or two.
-_SEPARATOR = re.compile(r"[ \u00a0]|[-\u2010\u2011\u2013./_]|[ \u00a0-]?[()][ \u00a0-]?|[ \u00a0][-\u2013/][ \u00a0]")
+_SEPARATOR = re.compile(r"[ \u00a0]|[-\u2010\u2011\u2013./]|[ \u00a0-]?[()][ \u00a0-]?|[ \u00a0][-\u2013/][ \u00a0]")
 _PHONE_CUE = re.compile(
     r"(?<!\w)(?:tel|telephone|telefon|telefoon|téléphone|tél|telefono|teléfono|ph|phone|mob|mobile|móvil|cell|handy|call|whatsapp"
     r"|wa|fax|sms|contact (?:no|us|number|at|on))\.?(?: ?(?:no|nr|number|us|me|at|on|now)\b\.?){0,2}[ :.#-]{0,3}[+(]{0,2}$",
@@ -81,7 +81,7 @@ _CARDS = (
     (re.compile("35(?:2[89]|[3-8])"), (16,)),
     (re.compile("6(?:011|4[4-9]|5|2|0|[3789])|50|5[678]|8[12]|9792"), (16, 17, 18, 19)),
 )
-_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (6, 13), (8, 8), (4, 4, 8), (4, 12))
+_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (6, 13), (8, 8))
 _INDIAN_GROUPS = ((5, 5), (4, 3, 3), (1, 5, 5), (2, 5, 5), (2, 10))
 _NORTH_AMERICAN_GROUPS = ((3, 3, 4), (1, 3, 3, 4))
 _CHINESE_GROUPS = (3, 4, 4)

@@ -11,7 +11,7 @@ import pytest
 import app.api.line_work
 from app.api.items import ReceivedItem
 from app.api.line_work import LineWork, Outcome
-from app.engine.errors import OverloadedError
+from app.engine.errors import DeadlineExceededError, NotReadyError, OverloadedError
 from app.engine.items import Item, ModelRef, Reply, Timing
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +78,35 @@ async def test_lines_that_nobody_takes_fail_when_their_patience_is_over() -> Non
 
     outcomes = await asyncio.gather(*start(lines(ask, is_short=lambda: True, patience_s=0.2), 4))
     assert [outcome.problem.type.code for outcome in outcomes if outcome.problem] == ["overloaded"] * 4
+
+
+async def test_a_line_that_is_refused_late_holds_up_no_sibling() -> None:
+    async def ask(_: Item) -> Reply[str]:
+        await asyncio.sleep(0.05)
+        raise NotReadyError("its thread has died")
+
+    work = LineWork(ask, is_short=lambda: True, timeout_s=5.0, patience_s=0.3, most_lines=1)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*start(work, 2))
+    assert [outcome.problem.type.code for outcome in outcomes if outcome.problem] == ["not_ready"] * 2
+
+
+async def test_lines_without_time_are_answered_so_at_once_though_the_engine_lets_go_of_them_late() -> None:
+    let_go_s = 0.0
+
+    async def ask(_: Item) -> Reply[str]:
+        nonlocal let_go_s
+        loop = asyncio.get_running_loop()
+        if loop.time() < let_go_s:
+            raise OverloadedError("longer than the request's time", retry_after_s=1)
+        await asyncio.sleep(0.002)
+        let_go_s = loop.time() + 0.004
+        raise DeadlineExceededError("too late")
+
+    work = LineWork(ask, is_short=lambda: True, timeout_s=0.002, patience_s=30.0, most_lines=16)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*start(work, 64))
+    assert {outcome.problem.type.code for outcome in outcomes if outcome.problem} == {"deadline_exceeded"}
 
 
 async def test_a_line_that_is_given_up_makes_room_for_its_siblings() -> None:
