@@ -16,8 +16,8 @@ HANDSHAKE_SHARE = 4
 """One in so many connections may be an unfinished handshake before idle ones have to go. Whoever opens connections and says
 nothing then pushes out others like it, and a handshake has the time in which so many come to finish."""
 MOST_LEAVING = 64
-"""How many connections may end in order beside those that count; what goes beyond is cut. Their descriptors are among those
-that `app.listeners` leaves for other things."""
+"""How many connections may end in order beside those that count; what goes beyond is cut. At most so many handshakes may stand
+beside them as well. Their descriptors are among those that `app.listeners` leaves for other things."""
 
 
 class Connection(Protocol):
@@ -37,7 +37,8 @@ class ConnectionRoom:
         self._leaving: set[Connection] = set()
 
     def begin_handshake(self, connection: object, drop: Callable[[], None]) -> None:
-        """Another one makes room for it, or, with everybody busy, nobody: it can be told so once it is finished."""
+        """Another one makes room for it. With everybody busy a few stand beside the others, to be told so once they are
+        finished: clients that come together would else push each other out."""
         if self._is_full():
             self._make_room()
         self._handshakes[connection] = drop
@@ -48,8 +49,10 @@ class ConnectionRoom:
     def enter(self, connection: Connection) -> bool:
         """Whether there is room, if need be in another one's place."""
         self.end_handshake(connection)
-        if self._is_full() and not self._make_room():
+        if len(self._open) >= self._most and not self._end_longest_idle():
             return False
+        if self._is_full():
+            self._make_room()
         self._open.add(connection)
         return True
 
@@ -70,12 +73,16 @@ class ConnectionRoom:
     def _is_full(self) -> bool:
         return len(self._open) + len(self._handshakes) >= self._most
 
-    def _make_room(self) -> bool:
-        if self._handshakes and (len(self._handshakes) > self._most // HANDSHAKE_SHARE or not self.idle):
+    def _make_room(self) -> None:
+        few = self._most // HANDSHAKE_SHARE
+        if len(self._handshakes) >= (few + 1 if self.idle else max(1, min(few, MOST_LEAVING))):
             oldest = next(iter(self._handshakes))
             metrics.ENDED_CONNECTIONS.labels("too_many").inc()
             self._handshakes.pop(oldest)()
-            return True
+        else:
+            self._end_longest_idle()
+
+    def _end_longest_idle(self) -> bool:
         longest_idle = next(iter(self.idle), None)
         if longest_idle is None:
             return False

@@ -88,12 +88,21 @@ def test_idle_ones_give_way_to_a_few_handshakes_only(room: ConnectionRoom) -> No
     assert ends(handshakes) == ["dropped"] * 17 + [""] * 3
 
 
-def test_with_everybody_busy_one_handshake_may_finish_to_be_told(room: ConnectionRoom) -> None:
+def test_with_everybody_busy_a_few_handshakes_may_finish_to_be_told(room: ConnectionRoom) -> None:
     enter(room, 8, idle=False)
-    handshakes = begin(room, 3)
-    assert ends(handshakes) == ["dropped", "dropped", ""]
-    assert not room.enter(handshakes[-1])
-    assert room.may_leave_in_order(handshakes[-1])
+    handshakes = begin(room, 4)
+    assert ends(handshakes) == ["dropped", "dropped", "", ""]
+    for handshake in handshakes[2:]:
+        assert not room.enter(handshake)
+        assert room.may_leave_in_order(handshake)
+
+
+def test_one_who_says_nothing_does_not_push_out_whoever_comes_for_the_last_place(room: ConnectionRoom) -> None:
+    busy = enter(room, 7, idle=False)
+    [client, *silent] = begin(room, 2)
+    assert room.enter(client)
+    assert ends([*busy, client, *silent]) == [""] * 9
+    assert not room.enter(silent[0])
 
 
 def test_so_many_leave_in_order_and_the_rest_are_cut(room: ConnectionRoom) -> None:
