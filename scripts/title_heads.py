@@ -41,6 +41,7 @@ _SHARES = np.linspace(0.0, 1.0, 8)
 _TEMPERATURES = np.geomspace(0.5, 4.0, 25)
 """Every share is judged at its own best one, since calibration follows."""
 _LEAST_ROWS = 200
+"""With a label; fewer would be fitted by chance."""
 
 
 def read_titles_alone(
@@ -52,8 +53,8 @@ def read_titles_alone(
     tokenizer: TitleTokenizer | None,
     training: TrainingConfig,
 ) -> None:
-    """Train the title's own heads of `model.network`, in place, by the labels as they are. Does nothing for a network without
-    them, or without titles."""
+    """Train the title's own heads of `model.network`, in place, by the labels, which are smoothed as in the epochs so that both
+    readers speak equally loud. Does nothing for a network without them, or without titles."""
     network = model.network
     if tokenizer is None or TITLE_HEADS not in {layer.name for layer in network.layers}:
         return
@@ -62,9 +63,8 @@ def read_titles_alone(
     if not has_title.any():
         return
     titles, labels = [rows.titles[row] for row in train_rows[has_title]], rows.labels[train_rows[has_title]]
-    heads = keras.Model(
-        next(tensor for tensor in network.inputs if tensor.name == "token_ids"), network.get_layer(TITLE_HEADS).output
-    )
+    token_ids = next(tensor for tensor in network.inputs if tensor.name == "token_ids")
+    heads = keras.Model(token_ids, network.get_layer(TITLE_HEADS).output)
     for layer in heads.layers:
         layer.trainable = layer.name.startswith(TITLE_HEADS)
     size = min(BATCH_SIZE, -(-len(titles) // _LEAST_STEPS))
