@@ -66,13 +66,12 @@ def validation_accuracy(
 def accuracies(scores: NDArray[Any], labels: NDArray[np.int32], space: LabelSpace) -> dict[str, float]:
     """How often the highest of scores float[N, at least the published width] is the label (int32[N, C]), by the name of every
     published head's finest level; a level that no row has a label of is left out."""
-    result, column = {}, 0
+    result = {}
     for head in space.heads:
-        finest = len(head.levels) - 1
-        truth = labels[:, column + finest]
+        name, finest = head.levels[-1], len(head.levels) - 1
+        truth = labels[:, space.columns.index(name)]
         known = truth >= 0
         if known.any() and not head.auxiliary:
             guess = head.level_index(finest)[scores[:, head.offset : head.offset + head.size].argmax(axis=1)]
-            result[head.levels[finest]] = float((guess == truth)[known].mean())
-        column += len(head.levels)
+            result[name] = float((guess == truth)[known].mean())
     return result

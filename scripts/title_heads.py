@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.finishing import fading_adamw
+from scripts.finishing import TITLE_CHANGES, fading_adamw
 from scripts.labels import Head, LabelSpace
 from scripts.losses import Recogniser
 from scripts.network import shared_logits
@@ -30,9 +30,6 @@ PASSES = 20
 BATCH_SIZE, LEARNING_RATE = 128, 2e-3
 _LEAST_STEPS = 8
 """In a pass; a small catalogue has smaller batches."""
-TITLE_CHANGES = 0.5
-"""As in the finishing passes. A reader that never missed a word is sure of nothing where one is missing, and would take that
-for the answer's own doubt."""
 MOST_ADDED = {"hierarchy": 0.15, "flat": 0.35}
 """Of what these heads say, added to what the shared ones do. More is likelier still, but what a title says of kinds must not
 outweigh a photo of something else, and where words are hidden or wrong, more costs more than it brings."""
@@ -77,6 +74,7 @@ def read_titles_alone(
     )
     for number in range(PASSES):
         print(f"the title alone, pass {number + 1} of {PASSES}", flush=True)
+        # A reader that never missed a word is sure of nothing where one is missing, and adds that doubt to the whole answer.
         change = TitleAugmentation(stems, (), training.seed + 80_000 + number, TITLE_CHANGES)
         tokens = tokenizer.encode_many((change(title) for title in titles), dropout=0.05)
         reader.fit(tokens, labels, batch_size=size, epochs=1, shuffle=True, verbose="auto")
@@ -111,11 +109,13 @@ def _shares_on(
     shares = np.zeros(space.logits_width, np.float32)
     for head in space.heads:
         shares[head.offset : head.offset + head.size] = most_added(head)
-    with_title = np.array([row for row in val_rows if tokenizer.encode(rows.titles[row]).any()], np.int64)
+    tokens = tokenizer.encode_many(rows.titles[row] for row in val_rows)
+    has_title = (tokens != 0).any(axis=1)
+    with_title = val_rows[has_title]
     if not len(with_title):
         return shares
     known = predict(keras.Model(model.network.inputs, shared_logits(model.network)), rows, with_title, tokenizer=tokenizer)
-    own = np.asarray(heads.predict(tokenizer.encode_many(rows.titles[row] for row in with_title), verbose=0), np.float32)
+    own = np.asarray(heads.predict(tokens[has_title], verbose=0), np.float32)
     found = []
     for head, truth in _truths(space, rows.labels[with_title]):
         part, has_label = slice(head.offset, head.offset + head.size), truth >= 0
@@ -148,11 +148,10 @@ def likeliest_share(known: NDArray[np.float32], own: NDArray[np.float32], truth:
 
 def _truths(space: LabelSpace, labels: NDArray[np.int32]) -> list[tuple[Head, NDArray[np.int64]]]:
     """Of every published head the index of each row's path int64[N], -1 where its finest level is not known."""
-    found, column = [], 0
+    found = []
     for head in space.heads:
-        finest = labels[:, column + len(head.levels) - 1]
-        column += len(head.levels)
         if not head.auxiliary:
+            finest = labels[:, space.columns.index(head.levels[-1])]
             path_of = np.argsort(head.level_index(len(head.levels) - 1))
             found.append((head, np.where(finest >= 0, path_of[np.maximum(finest, 0)], -1)))
     return found

@@ -20,11 +20,15 @@ from tests.scripts.test_finishing import COUNT, NETWORK, TRAINING, catalogue
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 
 
-def outputs_of(network: keras.Model, photos: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+def outputs_of(
+    network: keras.Model, photos: NDArray[np.uint8], tokens: NDArray[np.int32] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """`tokens` int32[N, T]: where they are all 0 there is no title; without them every photo has the same one."""
     count = len(photos)
+    tokens = np.ones((count, NETWORK.max_tokens), np.int32) if tokens is None else tokens
     x: dict[str, Any] = {
-        "image": photos.astype(np.float32), "token_ids": np.ones((count, NETWORK.max_tokens), np.int32),
-        "image_present": np.ones(count, bool), "text_present": np.ones(count, bool),
+        "image": photos.astype(np.float32), "token_ids": tokens,
+        "image_present": np.ones(count, bool), "text_present": (tokens != 0).any(axis=1),
     }  # fmt: skip
     return {name: np.asarray(value) for name, value in network(x, training=False).items()}
 

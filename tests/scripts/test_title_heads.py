@@ -25,15 +25,6 @@ CONFIG = replace(NETWORK, title_heads_width=8)
 NOBODY = np.empty(0, np.int64)
 
 
-def answers(network: keras.Model, tokens: NDArray[np.int32], photos: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    count = len(tokens)
-    x: dict[str, Any] = {
-        "image": photos.astype(np.float32), "token_ids": tokens,
-        "image_present": np.ones(count, bool), "text_present": (tokens != 0).any(axis=1),
-    }  # fmt: skip
-    return {name: np.asarray(value) for name, value in network(x, training=False).items()}
-
-
 def test_a_title_is_answered_better_and_all_else_stays_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts.title_heads, "PASSES", 2)
     monkeypatch.setattr(scripts.title_heads, "LEARNING_RATE", 0.1)
@@ -44,11 +35,11 @@ def test_a_title_is_answered_better_and_all_else_stays_bit_for_bit(monkeypatch: 
     held = {v.path: np.asarray(v).copy() for v in network.variables if TITLE_HEADS not in v.path and "seed" not in v.path}
     trainable = [variable.path for variable in model.trainable_variables]
     tokens = tokenizer.encode_many(rows.titles)
-    before = answers(network, tokens, rows.photos)
+    before = outputs_of(network, rows.photos, tokens)
     with steps_untraced():
         read_titles_alone(model, rows, np.arange(COUNT), NOBODY, tokenizer=tokenizer, training=TRAINING)
-    after = answers(network, tokens, rows.photos)
-    silent = answers(network, np.zeros_like(tokens), rows.photos)
+    after = outputs_of(network, rows.photos, tokens)
+    silent = outputs_of(network, rows.photos, np.zeros_like(tokens))
     assert np.allclose(silent["fused_logits"], before["image_logits"], atol=1e-5), "where there is no title they say nothing"
 
     def likelihood(logits: NDArray[np.float32]) -> float:
