@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import io
 import os
@@ -58,6 +59,13 @@ __all__ = ["pytest_xdist_make_scheduler"]
 # An example's time by the clock is what the machine's other work leaves of it: a test that is about time measures it itself.
 hypothesis.settings.register_profile("by count alone", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("by count alone")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now lives to the end. Millions of objects, TensorFlow's above all: every collection of garbage
+    would look through them again."""
+    gc.freeze()
+
 
 COLOURS = ("Black", "White", "Red", "Green", "Blue")
 _RGB = ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
