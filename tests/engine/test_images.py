@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 import zlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,12 @@ def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 def photo(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
     """The first drawn product, asymmetric in both directions, at a size."""
-    drawn = Image.open(io.BytesIO(draw_products()[2].encoded))
-    return drawn.resize((width, height), Image.Resampling.BICUBIC)
+    return _drawn().resize((width, height), Image.Resampling.BICUBIC)
+
+
+@cache
+def _drawn() -> Image.Image:
+    return Image.open(io.BytesIO(draw_products()[2].encoded))
 
 
 def png_header(height: int, width: int) -> bytes:
