@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ dropout = 0.0
 
 [training]
 epochs = {epochs}
-batch_size = 16
+batch_size = {batch_size}
 learning_rate = 0.01
 contrastive_weight = 0.02
 label_smoothing = 0.0
@@ -59,7 +60,11 @@ progressive_resizing = false
 PHOTO, TITLE = 'image_column = "photo"', 'text_column = "title"'
 ALL_LABELS = 'label_columns = ["tone", "colour", "material"]\nhierarchy = ["tone", "colour"]'
 
-EPOCHS = 18
+EPOCHS, BATCH_SIZE = 18, 16
+
+
+def config_text(*, name: str, columns: Sequence[str], epochs: int, batch_size: int = BATCH_SIZE) -> str:
+    return CONFIG.format(name=name, columns="\n".join(columns), epochs=epochs, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -111,16 +116,17 @@ def run_training(
     work: Path,
     *,
     epochs: int,
+    batch_size: int = BATCH_SIZE,
     name: str = "shop",
     columns: Sequence[str] = (PHOTO, TITLE, ALL_LABELS),
     network: str = "",
     flags: Sequence[str] = (),
 ) -> MadeRun:
-    """`network`: more lines of that section of the config."""
+    """`network`: more lines of that section of the config. An epoch of one batch is enough to see that a run goes through."""
     from scripts.train import main
 
     config = shop / f"{name}.toml"
-    text = CONFIG.format(name=name, columns="\n".join(columns), epochs=epochs)
+    text = config_text(name=name, columns=columns, epochs=epochs, batch_size=batch_size)
     config.write_text(text.replace("[training]", f"{network}\n\n[training]"))
     run = MadeRun(0, work / "runs", work / "models", name)
     status = main(["--config", str(config), "--runs", str(run.runs), "--models", str(run.models), *flags])
@@ -132,11 +138,42 @@ def steps_untraced() -> Iterator[None]:
     """Inside the block TensorFlow's functions run as they are written: tracing takes longer than a few tiny steps."""
     import tensorflow as tf
 
+    were_untraced = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
         yield
     finally:
-        tf.config.run_functions_eagerly(False)
+        tf.config.run_functions_eagerly(were_untraced)
+
+
+@contextmanager
+def graphs_as_traced() -> Iterator[None]:
+    """Inside the block TensorFlow runs its graphs as they were traced: to optimise one takes longer than some hundred steps of
+    a network this small."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@contextmanager
+def fitting_within(block: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Inside, `scripts.train` fits networks within `block`. What it exports and measures is as ever."""
+    import scripts.photo_teachers
+    import scripts.train
+    from scripts.fitting import fit
+
+    def fit_within(*arguments: Any, **options: Any) -> Any:
+        with block():
+            return fit(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts.train, "fit", fit_within)
+        patch.setattr(scripts.photo_teachers, "fit", fit_within)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -147,4 +184,5 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     """The one whole run that most tests look at. Read only."""
-    return run_training(shop, tmp_path_factory.mktemp("trained"), epochs=EPOCHS)
+    with fitting_within(graphs_as_traced):
+        return run_training(shop, tmp_path_factory.mktemp("trained"), epochs=EPOCHS)

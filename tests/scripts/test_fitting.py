@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,46 @@ TAUGHT_TRAINING = replace(TRAINING, epochs=1, taught_epochs=2)
 UNMIXED_TRAINING = replace(TRAINING, epochs=1, unmixed_epochs=2, mixed_photo_share=0.5)
 
 
+@dataclass(frozen=True)
+class WholeRun:
+    """A run that nothing interrupted, every epoch of it kept. Read only: go on with a copy (`go_on`)."""
+
+    folder: Path
+    history: list[dict[str, float]]
+    weights: list[NDArray[Any]]
+
+    def go_on(self, run_dir: Path, *, killed_after: int | None = None) -> Path:
+        """`run_dir`, holding what the run left, or what it had left when it was killed in the epoch after that many."""
+        left = self.folder / f"after{killed_after}" if killed_after else self.folder
+        return Path(shutil.copytree(left, run_dir, ignore=shutil.ignore_patterns("after*")))
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingConfig], WholeRun]:
+    """The whole run of a training: once, however many tests look at it or go on from its middle."""
+
+    @cache
+    def run_once(training: TrainingConfig) -> WholeRun:
+        folder = tmp_path_factory.mktemp("whole")
+        epochs = iter(range(1, 100))
+
+        def save_and_keep(path: Path, *arguments: Any) -> None:
+            save_checkpoint(path, *arguments)
+            if path.name == "checkpoint.npz":
+                after = folder / f"after{next(epochs)}"
+                after.mkdir()
+                for left in folder.glob("*.np[yz]"):
+                    shutil.copy(left, after)
+
+        with pytest.MonkeyPatch.context() as patch, steps_untraced():
+            patch.setattr(scripts.fitting, "KEEPING_SHARE", np.inf)
+            patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep)
+            history, weights = run(folder, training=training)
+        return WholeRun(folder, history, weights)
+
+    return run_once
+
+
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.parametrize(
@@ -94,33 +136,23 @@ UNMIXED_TRAINING = replace(TRAINING, epochs=1, unmixed_epochs=2, mixed_photo_sha
 def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
     training: TrainingConfig,
     killed_after: int,
+    whole_run: Callable[[TrainingConfig], WholeRun],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    killed.mkdir()
-    saved = []
-
-    def save_and_keep(path: Path, *arguments: Any) -> None:
-        save_checkpoint(path, *arguments)
-        saved.append(path)
-        if len(saved) == killed_after:  # what a run killed in its next epoch leaves behind
-            for left in whole.glob("*.np[yz]"):
-                (killed / left.name).write_bytes(left.read_bytes())
-
+    whole = whole_run(training)
+    killed = whole.go_on(tmp_path / "killed", killed_after=killed_after)
     monkeypatch.setattr(scripts.fitting, "KEEPING_SHARE", np.inf)
-    with monkeypatch.context() as patch:
-        patch.setattr(scripts.fitting, "save_checkpoint", save_and_keep)
-        history, weights = run(whole, training=training)
     resumed_history, resumed_weights = run(killed, resume=True, training=training)
 
     epochs = training.all_epochs
     assert f"resuming after epoch {killed_after} of {epochs}" in capfd.readouterr().out
-    without_time = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in h] for h in (history, resumed_history)]
+    histories = (whole.history, resumed_history)
+    without_time = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in history] for history in histories]
     assert len(without_time[0]) == epochs
     assert without_time[1] == [pytest.approx(entry, rel=1e-4, abs=1e-5) for entry in without_time[0]]
-    for one, other in zip(weights, resumed_weights, strict=True):
+    for one, other in zip(whole.weights, resumed_weights, strict=True):
         assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
     assert not list(killed.glob("*.partial*"))
 
@@ -128,25 +160,31 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_and_ends_the_same(
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.parametrize("kept", [TAUGHT, FIRST_ROUND])
-def test_a_second_round_without_what_it_began_with_is_refused(kept: str, tmp_path: Path) -> None:
-    run(tmp_path, training=TAUGHT_TRAINING)
-    (tmp_path / kept).unlink()
+def test_a_second_round_without_what_it_began_with_is_refused(
+    kept: str, whole_run: Callable[[TrainingConfig], WholeRun], tmp_path: Path
+) -> None:
+    run_dir = whole_run(TAUGHT_TRAINING).go_on(tmp_path / "run")
+    (run_dir / kept).unlink()
     with pytest.raises(ValueError, match="start again without --resume"):
-        run(tmp_path, training=replace(TAUGHT_TRAINING, taught_epochs=3), resume=True)
+        run(run_dir, training=replace(TAUGHT_TRAINING, taught_epochs=3), resume=True)
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-def test_what_follows_the_epochs_can_be_done_later(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    history, weights = run(tmp_path)
-    (tmp_path / "checkpoint.npz").unlink()
-    later_history, later_weights = run(tmp_path, resume=True)
+def test_what_follows_the_epochs_can_be_done_later(
+    whole_run: Callable[[TrainingConfig], WholeRun], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = whole_run(TRAINING)
+    run_dir = whole.go_on(tmp_path / "run")
+    (run_dir / "checkpoint.npz").unlink()
+    later_history, later_weights = run(run_dir, resume=True)
     assert "resuming after all 2 epochs" in capfd.readouterr().out
-    assert [entry["loss"] for entry in later_history] == [entry["loss"] for entry in history]
-    for one, other in zip(weights, later_weights, strict=True):
+    assert [entry["loss"] for entry in later_history] == [entry["loss"] for entry in whole.history]
+    for one, other in zip(whole.weights, later_weights, strict=True):
         assert np.allclose(one, other, rtol=1e-4, atol=1e-5)
-    with np.load(tmp_path / EPOCHS_DONE) as stored:
-        assert sum(stored[name].nbytes for name in stored.files) < sum(w.nbytes for w in weights) + 10_000, "no optimiser in it"
+    with np.load(run_dir / EPOCHS_DONE) as stored:
+        kept_bytes = sum(stored[name].nbytes for name in stored.files)
+        assert kept_bytes < sum(w.nbytes for w in whole.weights) + 10_000, "no optimiser in it"
 
 
 @pytest.mark.usefixtures("eager")
@@ -172,13 +210,10 @@ def test_a_first_look_that_compiles_does_not_keep_later_epochs_from_being_kept(
         now += next(looks)
         return {"val_kind_image": 1.0}
 
-    epoch = scripts.fitting._one_epoch
-
     def epoch_of_three_seconds(*arguments: Any) -> dict[str, float]:
         nonlocal now
-        entry = epoch(*arguments)
         now += 3.0
-        return entry
+        return {"loss": 1.0}
 
     monkeypatch.setattr(scripts.fitting, "validation_accuracy", look)
     monkeypatch.setattr(scripts.fitting, "_one_epoch", epoch_of_three_seconds)

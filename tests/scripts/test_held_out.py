@@ -16,7 +16,8 @@ from tests.scripts.conftest import run_training, steps_untraced
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 def test_a_held_out_label_is_unknown_to_the_model(shop: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with steps_untraced():
-        run = run_training(shop, tmp_path, epochs=1, flags=["--hold-out", "colour=blue,green", "--hold-out", "material=wool"])
+        flags = ["--hold-out", "colour=blue,green", "--hold-out", "material=wool"]
+        run = run_training(shop, tmp_path, epochs=1, batch_size=64, flags=flags)
     assert run.status == 0
     assert "training rows are held out" in capfd.readouterr().out
     labels = json.loads((run.bundle / "labels.json").read_text())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts.config import load_config
 from scripts.held_out_catalogue import DEFAULT_HOLD_OUT, main
-from tests.scripts.conftest import ALL_LABELS, CONFIG, PHOTO, TITLE, steps_untraced, write_shop
+from tests.scripts.conftest import ALL_LABELS, PHOTO, TITLE, config_text, steps_untraced, write_shop
 
 COLUMNS = ["id", "photo", "title", "kind", "split"]
 
@@ -28,7 +28,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         for row in rows:  # two products have one title at most
             writer.writerow(row | {"title": f"{row['title']} {int(row['id']) // 2}"})
-    (folder / "shop.toml").write_text(CONFIG.format(name="shop", columns="\n".join([PHOTO, TITLE, ALL_LABELS]), epochs=1))
+    text = config_text(name="shop", columns=[PHOTO, TITLE, ALL_LABELS], epochs=1, batch_size=32)
+    (folder / "shop.toml").write_text(text)
     return folder
 
 
@@ -115,8 +116,8 @@ def test_a_larger_photo_is_preferred_and_its_squash_undone(source: Path, tmp_pat
         image.paste((130, 20, 160), (12, 12, 52, 52))
         image.save(larger / f"{row['id']}.png")
     extra = f'extra_photos = [{{ path = "{larger}", aspect_ratio = 0.5 }}]'
-    columns = "\n".join([PHOTO, TITLE, ALL_LABELS, extra])
-    (source / "larger.toml").write_text(CONFIG.format(name="larger", columns=columns, epochs=1))
+    text = config_text(name="larger", columns=[PHOTO, TITLE, ALL_LABELS, extra], epochs=1)
+    (source / "larger.toml").write_text(text)
     assert run(source, tmp_path / "out", "--config", str(source / "larger.toml")) == 0
     rows = read(tmp_path / "out" / "catalogue.csv")
     purples = []

@@ -63,7 +63,7 @@ def test_the_photo_alone_is_answered_better_and_all_else_stays_bit_for_bit(monke
 
 
 def test_what_teachers_said_of_a_photo_counts_beside_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts.photo_heads, "PASSES", 4)
+    monkeypatch.setattr(scripts.photo_heads, "PASSES", 2)
     monkeypatch.setattr(scripts.photo_heads, "LEARNING_RATE", 0.05)
     rows, space, tokenizer = catalogue()
     config = replace(NETWORK, photo_heads_width=16)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,27 @@ def eager() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What `photo_teachers` was given, left in its folder, answered and said."""
+
+    rows: Rows
+    space: LabelSpace
+    run_dir: Path
+    readers: list[Any]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    rows, space, _ = catalogue()
+    rows.photo_present[2] = False
+    run_dir = tmp_path_factory.mktemp("run")
+    with redirect_stdout(StringIO()) as said, steps_untraced():
+        readers = teach(rows, space, run_dir)
+    return Taught(rows, space, run_dir, readers, said.getvalue())
+
+
 def teach(rows: Rows, space: LabelSpace, run_dir: Path, *, resume: bool = False) -> list[Any]:
     return photo_teachers(
         rows, TRAIN_ROWS, VAL_ROWS, config=CONFIG, space=space, network=NETWORK, training=replace(TRAINING, epochs=9),
@@ -36,39 +59,34 @@ def teach(rows: Rows, space: LabelSpace, run_dir: Path, *, resume: bool = False)
     )  # fmt: skip
 
 
-def test_each_teacher_reads_photos_alone_and_is_trained_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows, space, _ = catalogue()
-    readers = teach(rows, space, tmp_path)
+def test_each_teacher_reads_photos_alone_and_is_trained_once(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, space = taught.rows, taught.space
     given = {"image": rows.photos[:3].astype(np.float32), "image_present": np.ones(3, bool)}
-    first, second = (np.asarray(reader(given)) for reader in readers)
+    first, second = (np.asarray(reader(given)) for reader in taught.readers)
     assert first.shape == (3, space.logits_width)
     assert not np.allclose(first, second)
-    assert "teacher 2 of 2" in capsys.readouterr().out
+    assert "teacher 2 of 2" in taught.said
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("scripts.fitting._optimizer", fail)
-    again = [np.asarray(reader(given)) for reader in teach(rows, space, tmp_path, resume=True)]
+    again = [np.asarray(reader(given)) for reader in teach(rows, space, taught.run_dir, resume=True)]
     assert np.allclose(again[0], first, atol=1e-5)
     assert np.allclose(again[1], second, atol=1e-5)
 
 
-def test_the_answers_are_mean_probabilities_of_training_photos_and_outlive_the_teachers(tmp_path: Path) -> None:
-    rows, space, _ = catalogue()
-    rows.photo_present[2] = False
-    readers = teach(rows, space, tmp_path)
+def test_the_answers_are_mean_probabilities_of_training_photos_and_outlive_the_teachers(taught: Taught, tmp_path: Path) -> None:
+    rows, space, readers = taught.rows, taught.space, taught.readers
     kept = tmp_path / "answers.npz"
-    taught = answers_of(readers, rows, TRAIN_ROWS, space, kept, resume=False, batch_size=5)
-    assert taught is not None
-    assert taught.shape == (COUNT, space.published_width)
-    assert not taught[[2, *VAL_ROWS]].any(), "no photo, or no training row"
+    answers = answers_of(readers, rows, TRAIN_ROWS, space, kept, resume=False, batch_size=5)
+    assert answers is not None
+    assert answers.shape == (COUNT, space.published_width)
+    assert not answers[[2, *VAL_ROWS]].any(), "no photo, or no training row"
     asked = TRAIN_ROWS[TRAIN_ROWS != 2]
     for head in space.heads:
         if not head.auxiliary:
-            assert taught[asked, head.offset : head.offset + head.size].sum(axis=1) == pytest.approx(1, abs=0.01)
+            assert answers[asked, head.offset : head.offset + head.size].sum(axis=1) == pytest.approx(1, abs=0.01)
     views = [rows.photos[asked], rows.photos[asked][:, :, ::-1]]
     expected = np.zeros((len(asked), space.heads[0].size))
     for reader in readers:
@@ -76,10 +94,10 @@ def test_the_answers_are_mean_probabilities_of_training_photos_and_outlive_the_t
             logits = np.asarray(reader({"image": view.astype(np.float32), "image_present": np.ones(len(asked), bool)}))
             scores = np.exp(logits[:, : space.heads[0].size])
             expected += scores / scores.sum(axis=1, keepdims=True) / 4
-    assert np.allclose(taught[asked, : space.heads[0].size], expected, atol=2e-3)
+    assert np.allclose(answers[asked, : space.heads[0].size], expected, atol=2e-3)
 
     assert answers_of([], rows, TRAIN_ROWS, space, kept, resume=False) is None
     again = answers_of([], rows, TRAIN_ROWS, space, kept, resume=True)
     assert again is not None
-    assert np.array_equal(again, taught)
+    assert np.array_equal(again, answers)
     assert answers_of([], rows, TRAIN_ROWS, space, tmp_path / "none.npz", resume=True) is None

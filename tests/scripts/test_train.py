@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ import pytest
 import scripts.train
 from app.engine.answers import Answerer
 from app.engine.bundle import Bundle, load_bundle
-from scripts.fitting import fit
-from tests.scripts.conftest import ALL_LABELS, EPOCHS, PHOTO, TITLE, MadeRun, run_training, steps_untraced, write_shop
+from tests.scripts.conftest import (
+    ALL_LABELS,
+    EPOCHS,
+    PHOTO,
+    TITLE,
+    MadeRun,
+    fitting_within,
+    run_training,
+    steps_untraced,
+    write_shop,
+)
 
 
 def figures(run: MadeRun) -> dict[str, Any]:
@@ -123,12 +133,9 @@ def decisions(bundle: Bundle, outputs: dict[str, np.ndarray[Any, Any]], *, image
 
 
 @pytest.fixture
-def fit_untraced(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit_as_written(*arguments: Any, **options: Any) -> Any:
-        with steps_untraced():
-            return fit(*arguments, **options)
-
-    monkeypatch.setattr(scripts.train, "fit", fit_as_written)
+def fit_untraced() -> Iterator[None]:
+    with fitting_within(steps_untraced):
+        yield
 
 
 @pytest.mark.usefixtures("fit_untraced")
@@ -137,7 +144,7 @@ def fit_untraced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_small_catalogue_of_one_input_and_one_label_column_trains_and_exports(branch: str, tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop", train=40, val=3, test=8)
     columns = (PHOTO, 'label_columns = ["colour"]') if branch == "photo" else (TITLE, 'label_columns = ["material"]')
-    run = run_training(shop, tmp_path, name=branch, columns=columns, epochs=1)
+    run = run_training(shop, tmp_path, name=branch, columns=columns, epochs=1, batch_size=40)
     assert run.status == 0
     bundle = load_bundle(run.bundle)
     assert (bundle.manifest.inputs.image is None) == (branch == "title")
@@ -158,8 +165,8 @@ def test_a_run_that_was_taught_stops_after_its_epochs_and_goes_on_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = write_shop(tmp_path / "shop", train=40, val=10, test=8)
-    teachers = '[teachers]\ncount = 1\nepochs = 1\nstem = "small"\nwidths = [4]\ndepths = [1]\nbatch_size = 20\n'
-    stopped = run_training(shop, tmp_path, epochs=1, network=teachers, flags=["--stop-after-epochs"])
+    teachers = '[teachers]\ncount = 1\nepochs = 1\nstem = "small"\nwidths = [4]\ndepths = [1]\nbatch_size = 40\n'
+    stopped = run_training(shop, tmp_path, epochs=1, batch_size=40, network=teachers, flags=["--stop-after-epochs"])
     assert stopped.status == 0
     assert not stopped.bundle.exists()
     assert "go on with --resume" in capsys.readouterr().out
@@ -167,7 +174,7 @@ def test_a_run_that_was_taught_stops_after_its_epochs_and_goes_on_elsewhere(
     (elsewhere / "runs").mkdir(parents=True)
     shutil.copytree(stopped.run_dir, elsewhere / "runs" / stopped.name)
     shutil.rmtree(elsewhere / "runs" / stopped.name / "teacher1")
-    run = run_training(shop, elsewhere, epochs=1, network=teachers, flags=["--resume"])
+    run = run_training(shop, elsewhere, epochs=1, batch_size=40, network=teachers, flags=["--resume"])
     assert run.status == 0
     assert load_bundle(run.bundle).manifest.training["epochs"] == 1
     said = capsys.readouterr().out
