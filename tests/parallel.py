@@ -11,15 +11,24 @@ from typing import Any
 import pytest
 
 SHARING = {
-    "tests/scripts/test_fitting": "fitted",
-    "tests/scripts/test_held_out": "fitted",
-    "tests/scripts/test_finishing": "fitted",
-    "tests/scripts/test_": "trained",
-    "tests/scripts/evaluation/": "trained",
+    "tests/scripts/evaluation/test_protocols": "trained",
+    "tests/scripts/test_evaluate": "trained",
+    "tests/scripts/test_model_card": "trained",
+    "tests/scripts/test_pictures": "trained",
+    "tests/scripts/test_recalibrate": "trained",
+    "tests/scripts/test_sealed_figures": "trained",
+    "tests/scripts/test_served_model": "trained",
+    "tests/scripts/test_starting_point": "trained",
+    "tests/scripts/test_teaching": "trained",
+    "tests/scripts/test_train": "trained",
+    "tests/e2e/test_workers": "workers",
     "tests/e2e/": "services",
 }
 """What a file's path begins with, and the part that it then belongs to; the first that fits. Those that train little networks
-of their own are apart from those that look at the one whole run: neither should be what the others wait for."""
+of their own, or start services that nobody else asks, are apart: the larger a part, the longer the others may wait for it."""
+
+LONGEST = ("trained", "services", "tests/scripts/test_fitting.py", "workers")
+"""These begin before all others. One that began last would run on alone."""
 
 
 def part_of(test_id: str) -> str:
@@ -33,9 +42,15 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class PartScheduling(LoadScopeScheduling):  # type: ignore[misc]
-        """The parts with the most tests first, which are those that take longest."""
+        """`LONGEST` first, then the parts with the most tests."""
 
         def _split_scope(self, nodeid: str) -> str:
             return part_of(nodeid)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            first = next((part for part in LONGEST if part in self.workqueue), None)
+            if first:
+                self.workqueue.move_to_end(first, last=False)
+            super()._assign_work_unit(node)
 
     return PartScheduling(config, log)

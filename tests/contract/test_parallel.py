@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parallel import SHARING, part_of
+from tests.parallel import LONGEST, SHARING, part_of
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
@@ -23,3 +23,4 @@ def test_the_files_that_ask_for_it_are_one_part(asked_for: str, part: str) -> No
 def test_other_files_are_a_part_each() -> None:
     assert part_of("tests/api/test_tls.py::test_it[1.2]") == "tests/api/test_tls.py"
     assert all(any(path.startswith(beginning) for path in FILES) for beginning in SHARING)
+    assert set(LONGEST) <= {part_of(path) for path in FILES}
