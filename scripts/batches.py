@@ -26,6 +26,8 @@ from scripts.title_augmentation import TitleAugmentation, class_stems
 OUTLIER_SHARE = 0.06
 SWAPPED_TITLE_SHARE = 0.04
 EXTRA_PHOTO_SHARE = 0.5
+MadePhotos = tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]
+"""Of a batch: which photos are not the rows' own bool[B], those uint8[K, H, W, 3], and the outliers bool[B]."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self._swapped_title_share = swapped_title_share
         self._handheld_photo_share = handheld_photo_share
         self._taught = taught
-        self._made: list[tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]] = []
+        self._made: Sequence[MadePhotos] = ()
         self._swapped = np.zeros(len(rows.titles), np.float32)
         self._gibberish = np.zeros(len(rows.titles), np.float32)
         self._tokens = np.zeros((len(rows.titles), 1), np.int32)
@@ -115,12 +117,11 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         photo_present = self._rows.photo_present[chosen]
         return self._items(chosen, image=photos, image_present=photo_present, image_familiar=~outlier)
 
-    def make_photos(self) -> None:
-        """Draw now what else is drawn with each batch: a process that prepares epochs for another one does so."""
-        self._made = [self._make(batch) for batch in range(len(self))]
+    def made(self, batches: range) -> list[MadePhotos]:
+        """Draw now what is else drawn when each of these batches is asked for. The titles have no part in it."""
+        return [self._make(batch) for batch in batches]
 
-    def _make(self, batch: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
-        """Which photos of the batch are not the rows' own bool[B], those uint8[K, H, W, 3], and the outliers bool[B]."""
+    def _make(self, batch: int) -> MadePhotos:
         rows, generator = self._rows, np.random.default_rng([int(self._order[0]), batch, len(self._order)])
         chosen = self._chosen(batch)
         photos = np.array(rows.photos[chosen])
@@ -144,9 +145,9 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         """All but the rows and what teachers said of them, which the receiving process has: see `attach`."""
         return self.__dict__ | {"_rows": None, "_taught": None}
 
-    def attach(self, rows: Rows, taught: NDArray[np.float16] | None) -> None:
-        """Give back what a journey from another process has left out."""
-        self._rows, self._taught = rows, taught
+    def attach(self, rows: Rows, taught: NDArray[np.float16] | None, made: Sequence[MadePhotos]) -> None:
+        """Give back what a journey from another process has left out, and the photos of all batches, made in advance."""
+        self._rows, self._taught, self._made = rows, taught, made
 
     def _chosen(self, batch: int) -> NDArray[np.int64]:
         """The rows of a batch."""

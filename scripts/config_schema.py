@@ -160,6 +160,8 @@ class TeachersConfig:
     batch_size: Annotated[int, Between(1, 65_536)] = 512
     mixed_photo_share: Annotated[float, Between(0, 1)] = 0.6
     """A teacher that knows its training photos by heart says of them what their labels say, and teaches nothing more."""
+    handheld_photo_share: Annotated[float, Between(0, 1)] = 0.05
+    """Fewer than the network's own see: what a product is, a teacher learns from the photo as it is."""
     taught_share: Annotated[float, Between(0, 1)] = 0.7
     """How much of the photo's loss is the teachers' answer; the rest is the label's."""
 

@@ -6,6 +6,7 @@ on a machine of two cores there is nothing to gain. Refuses to know what an epoc
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 from collections import deque
@@ -17,7 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.batches import Rows, TrainingBatches
+from scripts.batches import MadePhotos, Rows, TrainingBatches, steps_per_epoch
+
+EPOCHS_AHEAD = 4
+"""In the making or made. All processes work on one epoch's photos, so that the first epoch of a run and of each teacher is not
+waited for; its titles are one process's work, in the time of several epochs."""
 
 _inherited: dict[int, tuple[Rows, NDArray[np.int64]]] = {}
 """What the processes were forked with; nothing of it travels."""
@@ -53,14 +58,27 @@ class EpochsAhead:
             for each in options:
                 yield TrainingBatches(rows or self._rows, self._train_rows, taught=taught, **each)
             return
-        waiting: deque[Future[TrainingBatches]] = deque()
+        waiting: deque[tuple[Future[TrainingBatches], list[Future[list[MadePhotos]]]]] = deque()
         left = deque(options)
         while left or waiting:
-            while left and len(waiting) < self._processes + 1:
-                waiting.append(self._pool.submit(_prepare, id(self), left.popleft()))
-            batches = waiting.popleft().result()
-            batches.attach(self._rows, taught)
+            while left and len(waiting) < EPOCHS_AHEAD:
+                waiting.append(self._prepared(self._pool, left.popleft()))
+            titles, photos = waiting.popleft()
+            batches = titles.result()
+            batches.attach(self._rows, taught, [made for part in photos for made in part.result()])
             yield batches
+
+    def _prepared(
+        self, pool: ProcessPoolExecutor, options: Mapping[str, Any]
+    ) -> tuple[Future[TrainingBatches], list[Future[list[MadePhotos]]]]:
+        """An epoch: all but its photos, and those by stretches of its batches."""
+        steps = steps_per_epoch(len(self._train_rows), options["batch_size"])
+        bounds = np.linspace(0, steps, min(self._processes, steps) + 1).astype(int).tolist()
+        laid_out = pool.submit(_laid_out, id(self), options)
+        untitled = {**options, "tokenizer": None}
+        return laid_out, [
+            pool.submit(_made, id(self), untitled, range(start, stop)) for start, stop in itertools.pairwise(bounds)
+        ]
 
     def __enter__(self) -> EpochsAhead:
         return self
@@ -71,8 +89,9 @@ class EpochsAhead:
             _inherited.pop(id(self), None)
 
 
-def _prepare(pool: int, options: Mapping[str, Any]) -> TrainingBatches:
-    rows, train_rows = _inherited[pool]
-    batches = TrainingBatches(rows, train_rows, **options)
-    batches.make_photos()
-    return batches
+def _laid_out(pool: int, options: Mapping[str, Any]) -> TrainingBatches:
+    return TrainingBatches(*_inherited[pool], **options)
+
+
+def _made(pool: int, options: Mapping[str, Any], batches: range) -> list[MadePhotos]:
+    return TrainingBatches(*_inherited[pool], **options).made(batches)

@@ -206,13 +206,16 @@ def _print_epoch(
 
 
 def _optimizer(model: Recogniser, this: Round, steps: int, training: TrainingConfig) -> AveragingAdamW:
+    """For a round: the model's own, begun anew, where it has one, since a step is compiled for its optimizer and an accelerator
+    is through twenty epochs in that time."""
     total = steps * (this.stop - this.start)
-    optimizer = AveragingAdamW(
-        WarmupCosine(this.learning_rate, int(total * training.warmup_fraction), total),
-        weight_decay=training.weight_decay,
-        clipnorm=5.0,
-        ema_momentum=training.ema_decay,
-    )
+    schedule = WarmupCosine(this.learning_rate, int(total * training.warmup_fraction), total)
+    options = {"weight_decay": training.weight_decay, "clipnorm": 5.0, "ema_momentum": training.ema_decay}
+    kept = getattr(model, "optimizer", None)
+    if isinstance(kept, AveragingAdamW) and all(getattr(kept, name) == value for name, value in options.items()):
+        kept.restart(schedule)
+        return kept
+    optimizer = AveragingAdamW(schedule, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "missing", "scale", "offset"])
     model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(model.trainable_variables)

@@ -49,6 +49,14 @@ class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         super().__init__(schedule, use_ema=True, **options)
         self._track_variable(schedule.numbers)
 
+    def restart(self, schedule: WarmupCosine) -> None:
+        """Begin anew, with the numbers of `schedule` for its own. A step that was compiled with it stays as it is."""
+        own = self._learning_rate
+        for variable in self.variables:  # the average begins with the weights after the first step
+            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
+        own.peak, own.warmup_steps, own.total_steps = schedule.peak, schedule.warmup_steps, schedule.total_steps
+        own.numbers.assign(schedule.numbers)
+
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         pass
 

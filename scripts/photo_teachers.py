@@ -57,6 +57,13 @@ def photo_teachers(
     )
     seen = val_rows[rows.photo_present[val_rows]]
     readers, answers = [], np.zeros((len(seen), space.published_width), np.float32)
+    place: Recogniser | None = None
+
+    def untrained(own: TrainingConfig) -> Recogniser:
+        dtype = convolution_dtype(own.bfloat16)
+        built = build_network(larger, vocabulary_size=1, logits_width=space.logits_width, convolution_dtype=dtype)
+        return Recogniser(built, space, larger, own)
+
     for number in range(1, config.count + 1):
         own = replace(
             training,
@@ -65,19 +72,20 @@ def photo_teachers(
             unmixed_epochs=config.unmixed_epochs,
             batch_size=config.batch_size,
             mixed_photo_share=config.mixed_photo_share,
+            handheld_photo_share=config.handheld_photo_share,
             contrastive_weight=0.0,
             seed=training.seed + 1_000 * number,
         )
         folder = run_dir / f"teacher{number}"
         folder.mkdir(exist_ok=True)
         keras.utils.set_random_seed(own.seed)
-        built = build_network(
-            larger, vocabulary_size=1, logits_width=space.logits_width, convolution_dtype=convolution_dtype(own.bfloat16)
-        )
-        print(f"teacher {number} of {config.count}: {built.count_params() / 1e6:.1f} M parameters", flush=True)
-        model = Recogniser(built, space, larger, own)
+        teacher = untrained(own)
+        print(f"teacher {number} of {config.count}: {teacher.network.count_params() / 1e6:.1f} M parameters", flush=True)
+        # All are trained in the place of one: a step is compiled for its model, and takes as long to trace as twenty epochs.
+        place = place or untrained(own)
+        _copy(teacher, place)
         fit(
-            model,
+            place,
             rows,
             train_rows,
             val_rows,
@@ -89,14 +97,20 @@ def photo_teachers(
             resume=resume,
             ahead=ahead,
         )
-        readers.append(photo_reader(built))
+        _copy(place, teacher)
+        readers.append(photo_reader(teacher.network))
         if len(seen):
-            logits = predict(model, rows, seen, tokenizer=None)["image_logits"]
+            logits = predict(place, rows, seen, tokenizer=None)["image_logits"]
             answers += probabilities(logits[:, : space.published_width], space)
             shown = (f"{name} {100 * value:.2f}" for name, value in accuracies(answers, rows.labels[seen], space).items())
             print(f"teachers so far: {', '.join(shown)}", flush=True)
     keras.utils.set_random_seed(training.seed)
     return readers
+
+
+def _copy(source: Recogniser, target: Recogniser) -> None:
+    for variable, value in zip(target.kept_variables, source.kept_variables, strict=True):
+        variable.assign(np.asarray(value))
 
 
 def answers_of(

@@ -359,6 +359,47 @@ def test_the_averages_stand_in_inside_the_block_alone() -> None:
     assert np.array_equal(np.asarray(variable), average)
 
 
+def test_an_optimizer_begun_anew_does_what_a_new_one_does() -> None:
+    def steps(optimizer: AveragingAdamW, variable: keras.Variable) -> list[NDArray[Any]]:
+        variable.assign(np.zeros(3, np.float32))
+        for step in range(4):
+            optimizer.apply([np.full(3, 1.0 + step, np.float32)], [variable])
+        with optimizer.averaged([variable]):
+            averages = np.asarray(variable).copy()
+        return [np.asarray(variable).copy(), averages]
+
+    def optimizer(peak: float) -> tuple[AveragingAdamW, keras.Variable]:
+        variable = keras.Variable(np.zeros(3, np.float32), name="weight")
+        made = AveragingAdamW(WarmupCosine(peak, warmup_steps=1, total_steps=int(100 * peak)), ema_momentum=0.9)
+        made.build([variable])
+        return made, variable
+
+    expected = steps(*optimizer(0.3))
+    used, variable = optimizer(0.1)
+    steps(used, variable)
+    used.restart(WarmupCosine(0.3, warmup_steps=1, total_steps=30))
+    assert int(used.iterations) == 0
+    assert used.get_config()["learning_rate"]["config"]["total_steps"] == 30
+    for value, wanted in zip(steps(used, variable), expected, strict=True):
+        assert np.allclose(value, wanted, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+def test_one_compiled_step_serves_all_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Recogniser] = []
+    compile_it = Recogniser.compile
+
+    def counted(self: Recogniser, *arguments: Any, **options: Any) -> None:
+        compiled.append(self)
+        compile_it(self, *arguments, **options)
+
+    monkeypatch.setattr(Recogniser, "compile", counted)
+    history, _ = run(tmp_path / "run", training=replace(UNMIXED_TRAINING, finishing_passes=0))
+    assert len(history) == 3
+    assert len(compiled) == 1
+
+
 def test_photos_grow_to_full_size_in_multiples_of_four() -> None:
     sizes = photo_sizes(NetworkConfig(image_height=80, image_width=60), TrainingConfig(epochs=20))
     assert len(sizes) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -74,6 +75,14 @@ def test_each_teacher_reads_photos_alone_and_is_trained_once(taught: Taught, mon
     again = [np.asarray(reader(given)) for reader in teach(rows, space, taught.run_dir, resume=True)]
     assert np.allclose(again[0], first, atol=1e-5)
     assert np.allclose(again[1], second, atol=1e-5)
+
+
+def test_a_teacher_gets_nothing_from_the_one_before(taught: Taught, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(taught.run_dir, run_dir, ignore=shutil.ignore_patterns("teacher2"))
+    given = {"image": taught.rows.photos[:3].astype(np.float32), "image_present": np.ones(3, bool)}
+    anew = [np.asarray(reader(given)) for reader in teach(taught.rows, taught.space, run_dir, resume=True)]
+    assert np.allclose(anew[1], np.asarray(taught.readers[1](given)), atol=1e-4)
 
 
 def test_the_answers_are_mean_probabilities_of_training_photos_and_outlive_the_teachers(taught: Taught, tmp_path: Path) -> None:
