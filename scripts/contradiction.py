@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.agreement_table import log_overlap
-from app.engine.answers import Answerer, agreement_features
+from app.engine.answers import Answerer, contradiction_features
 from scripts.finishing import MIXED_SHARE
 from scripts.image_augmentation import PhotoMixing
 from scripts.labels import UNKNOWN
@@ -25,20 +25,22 @@ from scripts.title_augmentation import TitleAugmentation, class_stems
 Outputs = Mapping[str, NDArray[Any]]
 Ask = Callable[[NDArray[np.int64], NDArray[np.uint8], list[str]], Outputs]
 """The outputs of some of N items (int64[M]) with other photos uint8[M, H, W, 3] and titles in place of theirs."""
-ROUNDS = 2
+ROUNDS = 4
 """Of other titles for every photo, and of damage to every item."""
+FOLDS = 5
+"""Items are scored by weights that were fitted without them, where the cut is sought: those that are served are others too."""
 MIN_SWAPPED = 50
 MAX_ITEMS = 4000
-"""Enough for five weights; a whole catalogue's photos would be in memory once more, damaged."""
+"""Enough for the weights; a whole catalogue's photos would be in memory once more, damaged."""
 MIN_AUROC = 0.9
 """A rule that tells other families' titles from the rows' own worse than this is none."""
-SWAPPED_COST = 0.002
-"""How many right answers titles of other families may cost where they are kept, as a share of all such titles: less than
-half a point, which is promised, since the items that are served are others."""
-OWN_COST = 0.0015
+SWAPPED_COST = 0.0015
+"""How many right answers titles of other families may cost where they are kept, as a share of all such titles: half of the
+half point that is promised, since the items that are served are others."""
+OWN_COST = 0.005
 """How many right answers leaving titles out may cost items with their own titles, as a share of these. `SWAPPED_COST` comes
-second. Photos of another product altogether are one in five hundred, and there the label follows the title: less would leave
-no room for the promise."""
+second. Photos of another product altogether are one in three hundred, and there the label follows the title: to a rule such an
+item is a foreign title, so that less would leave no room for the promise."""
 OWN_SHARE = 0.01
 
 
@@ -78,40 +80,59 @@ def fit_contradiction(
     truth = {name: column[chosen] for name, column in truth.items()}
     photos, titles = photos[chosen], [titles[row] for row in chosen.tolist()]
     levels = list(dict.fromkeys((answerer.kind_attribute, answerer.family_attribute)))
+    fold = np.arange(len(titles)) % FOLDS
     labels = [label for labels in answerer.attribute_labels.values() for label in labels]
     strange: list[NDArray[Any]] = []
-    familiar = [_features(answerer, own, levels)]
+    familiar = [_features(answerer, own)]
+    strange_folds: list[NDArray[Any]] = []
+    familiar_folds = [fold]
     lost: dict[str, list[NDArray[Any]]] = {name: [] for name in levels}
     for number in range(ROUNDS):
         other, differs = _other_families(truth[answerer.family_attribute], np.random.default_rng([seed, number]))
         if differs.sum() < MIN_SWAPPED:
             return None
         swapped = ask(chosen, photos, [titles[row] for row in other])
-        strange.append(_features(answerer, swapped, levels)[differs])
+        strange.append(_features(answerer, swapped)[differs])
+        strange_folds.append(fold[differs])
         for name in levels:
             lost[name].append(_gained(answerer, swapped, truth, name, by="image", over="fused")[differs])
         worse = damaged_items(photos, titles, labels=labels, seed=seed + number)
         is_title = np.array([bool(title.strip()) for title in worse[1]])
-        familiar.append(_features(answerer, ask(chosen, *worse), levels)[is_title])
-    x = np.concatenate([*strange, *familiar])
-    y = np.arange(len(x)) < sum(map(len, strange))
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
-    weights = logistic_regression((x - mean) / spread, y.astype(np.float64), ridge=1.0)[0] / spread
-    scores, own_scores = np.concatenate(strange) @ weights, familiar[0] @ weights
-    if area_under_roc(scores, own_scores) < MIN_AUROC:
+        familiar.append(_features(answerer, ask(chosen, *worse))[is_title])
+        familiar_folds.append(fold[is_title])
+    x, folds = np.concatenate([*strange, *familiar]), np.concatenate([*strange_folds, *familiar_folds])
+    swaps = sum(map(len, strange))
+    y = (np.arange(len(x)) < swaps).astype(np.float64)
+    scores = np.zeros(len(x))
+    for number in range(FOLDS):
+        weights, bias = _fitted(x[folds != number], y[folds != number])
+        scores[folds == number] = x[folds == number] @ weights + bias
+    own_scores = scores[swaps : swaps + len(titles)]
+    if area_under_roc(scores[:swaps], own_scores) < MIN_AUROC:
         return None
     cut = max(
-        min(highest_cut(scores, np.concatenate(lost[name])) for name in levels),
+        min(highest_cut(scores[:swaps], np.concatenate(lost[name])) for name in levels),
         *(lowest_cut(own_scores, _gained(answerer, own, truth, name, by="fused", over="image")) for name in levels),
     )
-    cosine, image_in_domain, text_in_domain, *overlap = (round(float(weight), 6) for weight in weights)
+    weights, bias = _fitted(x, y)
+    cosine, image_in_domain, text_in_domain, *by_attribute = (round(float(weight), 6) for weight in weights)
+    names = answerer.attributes
     return {
         "cosine": cosine,
         "image_in_domain": image_in_domain,
         "text_in_domain": text_in_domain,
-        "overlap": dict(zip(levels, overlap, strict=True)),
-        "bias": round(-cut, 6),
+        "overlap": dict(zip(names, by_attribute[: len(names)], strict=True)),
+        "sureness": dict(zip(names, by_attribute[len(names) :], strict=True)),
+        "bias": round(bias - cut, 6),
     }
+
+
+def _fitted(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Weights float64[F] and bias of what tells other titles (1) from the items' own (0)."""
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    weights, bias = logistic_regression((x - mean) / spread, y, ridge=1.0)
+    weights = weights / spread
+    return weights, bias - float(mean @ weights)
 
 
 def highest_cut(scores: NDArray[Any], lost: NDArray[Any]) -> float:
@@ -146,11 +167,11 @@ def _other_families(family: NDArray[np.int64], rng: np.random.Generator) -> tupl
     return other, (family != family[other]) & (family != UNKNOWN) & (family[other] != UNKNOWN)
 
 
-def _features(answerer: Answerer, outputs: Outputs, levels: Sequence[str]) -> NDArray[np.float64]:
-    """float64[N, 3 + levels], as `app.engine.agreement_table.Contradiction` reads them."""
-    found = agreement_features(answerer, outputs, levels)
-    overlap = [log_overlap(found[name]) for name in levels]
-    return np.stack([found["cosine"], outputs["image_in_domain"], outputs["text_in_domain"], *overlap], axis=1)
+def _features(answerer: Answerer, outputs: Outputs) -> NDArray[np.float64]:
+    """float64[N, 3 + 2 attributes], as `app.engine.agreement_table.Contradiction` reads them."""
+    cosine, overlap, sureness = contradiction_features(answerer, outputs, answerer.attributes)
+    by_attribute = log_overlap(np.concatenate([overlap, sureness]))
+    return np.stack([cosine, outputs["image_in_domain"], outputs["text_in_domain"], *by_attribute], axis=1)
 
 
 def _gained(

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from app.engine.label_layout import Floats
 
 OVERLAP_FLOOR = 1e-4
-"""Added to an overlap before its logarithm is taken. Only a photo and a title that both rule out what the other says get down
-to it."""
+"""Added to an overlap or a sureness before its logarithm is taken. Only the overlap of a photo and a title that both rule out
+what the other says gets down to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """When a title is taken for another product's: where `score` is above 0. `overlap_weights` float64[K] are those of the
-    attributes `names`, whose places are `rows` int64[K]."""
+    """When a title is taken for another product's: where `score` is above 0. `weights` float64[2K] are those of the overlaps of
+    the attributes `names`, whose places are `rows` int64[K], and then of their surenesses."""
 
     cosine_weight: float
     image_in_domain_weight: float
     text_in_domain_weight: float
     names: Sequence[str]
     rows: NDArray[np.int64]
-    overlap_weights: Floats
+    weights: Floats
     bias: float
 
     @classmethod
@@ -37,24 +37,28 @@ class Contradiction:
         """From `calibration.json`'s `agreement.contradiction`; None for a bundle without it."""
         if calibration is None:
             return None
-        names = [name for name in attributes if name in calibration["overlap"]]
+        overlap, sureness = calibration["overlap"], calibration.get("sureness", {})
+        names = [name for name in attributes if name in overlap or name in sureness]
         return cls(
             cosine_weight=float(calibration["cosine"]),
             image_in_domain_weight=float(calibration["image_in_domain"]),
             text_in_domain_weight=float(calibration["text_in_domain"]),
             names=names,
             rows=np.array([attributes.index(name) for name in names], np.int64),
-            overlap_weights=np.array([float(calibration["overlap"][name]) for name in names]),
+            weights=np.array([float(weights.get(name, 0.0)) for weights in (overlap, sureness) for name in names]),
             bias=float(calibration["bias"]),
         )
 
-    def score(self, cosine: Floats, overlap: Sequence[Floats] | Floats, outputs: Mapping[str, NDArray[Any]]) -> Floats:
-        """float64[...] of cosines [...], the overlaps of `names` [K, ...] and the outputs of as many items."""
+    def score(self, cosine: Floats, overlap: Floats, sureness: Floats, outputs: Mapping[str, NDArray[Any]]) -> Floats:
+        """float64[...] of cosines [...], the overlaps and surenesses of `names` [K, ...] each, and the outputs of as many
+        items."""
         total = self.cosine_weight * cosine + self.image_in_domain_weight * outputs["image_in_domain"]
         total = total + self.text_in_domain_weight * outputs["text_in_domain"] + self.bias
-        # No matrix product: its rounding would depend on how many items there are.
-        for weight, values in zip(self.overlap_weights.tolist(), log_overlap(np.asarray(overlap)), strict=True):
-            total = total + weight * values
+        if self.names:
+            weights = self.weights.reshape(-1, *[1] * np.ndim(cosine))
+            weighed = log_overlap(np.concatenate([overlap, sureness])) * weights
+            # One after the other: the rounding of a matrix product or a sum would depend on how many items there are.
+            total = total + np.add.accumulate(weighed)[-1]
         return np.asarray(total, np.float64)
 
 
@@ -85,7 +89,7 @@ class AgreementTable:
 
 
 def log_overlap(overlap: Floats) -> Floats:
-    """What a contradiction is judged by, of an overlap."""
+    """What a contradiction is judged by, of an overlap or a sureness."""
     return np.asarray(np.log(overlap + OVERLAP_FLOOR))
 
 

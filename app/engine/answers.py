@@ -129,8 +129,8 @@ class Answerer:
         readable = self._is_readable(outputs["text_in_domain"])
         contradicts: NDArray[np.bool_] | bool = False
         if self._agreement is not None and (rule := self._agreement.contradiction) is not None:
-            found = agreement_features(self, outputs, rule.names)
-            contradicts = rule.score(found["cosine"], [found[name] for name in rule.names], outputs) > 0
+            cosine, overlap, sureness = contradiction_features(self, outputs, rule.names)
+            contradicts = rule.score(cosine, overlap, sureness, outputs) > 0
         shape = np.shape(outputs["image_in_domain"])
         return np.broadcast_to(_leaves_title_out(image_familiar, readable, contradicts), shape)
 
@@ -221,7 +221,8 @@ class Answerer:
         rule = self._agreement.contradiction if self._agreement is not None else None
         if rule is None or scores.cosine is None:
             return False
-        return np.asarray(rule.score(scores.cosine, self.table.overlap(scores).T[rule.rows], outputs) > 0)
+        overlap, sureness = (table(scores).T[rule.rows] for table in (self.table.overlap, self.table.sureness))
+        return np.asarray(rule.score(scores.cosine, overlap, sureness, outputs) > 0)
 
     def _agree_all(self, scores: Scores, cosine: Floats, table: AgreementTable) -> list[Agreement]:
         """Of every item."""
@@ -247,12 +248,34 @@ def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> A
 def agreement_features(answerer: Answerer, outputs: Mapping[str, NDArray[Any]], attributes: Iterable[str]) -> dict[str, Floats]:
     """What agreement is judged by, each [...]: `cosine` of the photo's and the title's embedding, and per attribute the
     probability that both would name the same label."""
-    image, text = outputs["image_embedding"], outputs["text_embedding"]
-    features: dict[str, Floats] = {"cosine": np.asarray((image * text).sum(axis=-1), np.float64)}
+    features = {"cosine": _cosine(outputs)}
     for name in attributes:
-        sides = [
-            answerer.layout.probabilities(outputs[f"{side}_logits"], name, answerer.temperature(pattern, name))
-            for side, pattern in (("image", PATTERNS[1]), ("text", PATTERNS[2]))
-        ]
-        features[name] = np.asarray((sides[0] * sides[1]).sum(axis=-1))
+        image, text = _sides(answerer, outputs, name)
+        features[name] = np.asarray((image * text).sum(axis=-1))
     return features
+
+
+def contradiction_features(
+    answerer: Answerer, outputs: Mapping[str, NDArray[Any]], attributes: Sequence[str]
+) -> tuple[Floats, Floats, Floats]:
+    """What a contradiction is judged by beside the `in_domain` outputs: the cosine [...], and of the K attributes the overlap
+    and the sureness [K, ...] each (`app.engine.scores.ScoreTable`)."""
+    cosine = _cosine(outputs)
+    overlap, sureness = np.zeros((2, len(attributes), *cosine.shape))
+    for row, name in enumerate(attributes):
+        image, text = _sides(answerer, outputs, name)
+        overlap[row] = (image * text).sum(axis=-1)
+        sureness[row] = (image * image).sum(axis=-1) * (text * text).sum(axis=-1)
+    return cosine, overlap, sureness
+
+
+def _cosine(outputs: Mapping[str, NDArray[Any]]) -> Floats:
+    return np.asarray((outputs["image_embedding"] * outputs["text_embedding"]).sum(axis=-1), np.float64)
+
+
+def _sides(answerer: Answerer, outputs: Mapping[str, NDArray[Any]], name: str) -> list[Floats]:
+    """The probabilities of the attribute's labels [..., labels], from the photo and from the title."""
+    return [
+        answerer.layout.probabilities(outputs[f"{side}_logits"], name, answerer.temperature(pattern, name))
+        for side, pattern in (("image", PATTERNS[1]), ("text", PATTERNS[2]))
+    ]

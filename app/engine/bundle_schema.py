@@ -175,6 +175,7 @@ class Contradiction(_Model):
     image_in_domain: float
     text_in_domain: float
     overlap: dict[str, float]
+    sureness: dict[str, float] = {}
     bias: float
 
 

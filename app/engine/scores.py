@@ -129,6 +129,13 @@ class ScoreTable:
             known = scores.worked_out["overlap"] = regions.take(self._region_of_row, axis=-1)
         return known
 
+    def sureness(self, scores: Scores) -> Floats:
+        """float64[B, A]: the probability that the photo alone would name the same label twice, and the title alone too. 1 where
+        neither leaves a doubt; the overlap is never above its root."""
+        sides = scores.values[[scores.patterns["image"], scores.patterns["text"]]]
+        regions = np.add.reduceat(sides * sides, self._regions, axis=-1)
+        return np.asarray((regions[0] * regions[1]).take(self._region_of_row, axis=-1))
+
 
 def one_item(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """An item's rows of the outputs as a batch of one."""

@@ -47,8 +47,9 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
-def contradicting(bias: float = -5.0) -> Answerer:
+def contradicting(bias: float = -5.0, **more: dict[str, float]) -> Answerer:
     rule = {"cosine": -4.0, "image_in_domain": 0.2, "text_in_domain": 0.2, "overlap": {"articleType": -1.0}, "bias": bias}
+    rule |= more
     return calibrated(agreement=CALIBRATION["agreement"] | {"contradiction": rule})
 
 
@@ -80,6 +81,17 @@ def test_the_less_familiar_an_input_the_less_it_contradicts() -> None:
     assert classify(outputs, answerer=contradicting(-6.2)).inputs == ("image", "text")
     outputs["text_in_domain"] = np.asarray(9.0, np.float32)
     assert classify(outputs, answerer=contradicting(-6.2)).inputs == ("image",)
+
+
+@pytest.mark.parametrize("unsure", ["image_logits", "text_logits"])
+def test_a_photo_and_a_title_that_are_both_sure_of_another_attribute_contradict_each_other_more(unsure: str) -> None:
+    image, text = logits_for("Jeans", gender="Women"), logits_for("Watches", gender="Men")
+    outputs = outputs_of(text, image=image, text=text, cosine=0.0)
+    rule = contradicting(-7.1, sureness={"gender": 1.0})
+    assert classify(outputs, answerer=rule).inputs == ("image",)
+    outputs[unsure] = outputs[unsure].copy()
+    outputs[unsure][6:8] = 0.0
+    assert classify(outputs, answerer=rule).inputs == ("image", "text")
 
 
 def test_one_batch_holds_items_with_both_inputs_and_with_one() -> None:
@@ -121,12 +133,16 @@ def test_arrays_leave_out_the_titles_that_single_answers_do(
     outputs = outputs_of(
         logits_for("Jeans"), image=image, text=text, cosine=cosine, image_in_domain=photo, text_in_domain=title
     )
-    answerer = contradicting(bias)
+    answerer = contradicting(bias, sureness={"articleType": 0.5, "gender": -0.7})
     found = classify(outputs, answerer=answerer)
     assert found.agreement is not None
     assert float(answerer.agreement_scores(outputs)) == pytest.approx(found.agreement.score, abs=1e-9)
     overlap = agreement_features(answerer, outputs, ["articleType"])
     score = -4.0 * overlap["cosine"] + 0.2 * (photo + title) - np.log(overlap["articleType"] + OVERLAP_FLOOR) + bias
+    for name, weight in (("articleType", 0.5), ("gender", -0.7)):
+        by_image = answerer.layout.probabilities(outputs["image_logits"], name, answerer.temperature("image", name))
+        by_text = answerer.layout.probabilities(outputs["text_logits"], name, answerer.temperature("text", name))
+        score = score + weight * np.log((by_image**2).sum() * (by_text**2).sum() + OVERLAP_FLOOR)
     if abs(float(score)) > 1e-5:
         batch = {name: np.stack([value, value]) for name, value in outputs.items()}
         assert answerer.leaves_title_out(batch).tolist() == [found.inputs == ("image",)] * 2

@@ -130,7 +130,8 @@ def test_other_products_titles_are_left_out_and_damaged_ones_are_not() -> None:
     shop = Shop(250)
     rule = fitted(shop)
     assert rule is not None
-    assert set(rule["overlap"]) == {"subCategory", "articleType"}
+    answerer = Answerer(LABELS, CALIBRATION)
+    assert set(rule["overlap"]) == set(rule["sureness"]) == set(answerer.attributes)
     answerer = Answerer(LABELS, {**CALIBRATION, "agreement": {**CALIBRATION["agreement"], "contradiction": rule}})
     other = np.random.default_rng(9).permutation(250)
     differs = shop.truth["subCategory"] != shop.truth["subCategory"][other]
