@@ -25,6 +25,7 @@ from scripts.batches import Rows, TrainingBatches, steps_per_epoch
 from scripts.checkpoints import restore_checkpoint, save_checkpoint, stored_state
 from scripts.config import NetworkConfig, TrainingConfig
 from scripts.epochs_ahead import EpochsAhead
+from scripts.familiar_photos import learn_familiarity
 from scripts.finishing import finish
 from scripts.labels import LabelSpace
 from scripts.losses import Recogniser
@@ -143,9 +144,9 @@ def finish_fitting(
     teachers: Sequence[ServedModel] = (),
     taught: NDArray[np.float16] | None = None,
 ) -> None:
-    """What follows the epochs: the finishing passes, the photo's own heads and the title's, in place. The last entry of
-    `history` gets the accuracies of the end. `taught` are what photo teachers said of each training photo
-    (`scripts.photo_teachers`)."""
+    """What follows the epochs: the finishing passes, the photo's own heads and the title's, and which photos are familiar, in
+    place. The last entry of `history` gets the accuracies of the end. `taught` are what photo teachers said of each training
+    photo (`scripts.photo_teachers`)."""
     if taught is None and not training.epochs and teachers:
         with_photo = train_rows[rows.photo_present[train_rows]]
         taught = taught_answers(model.network, rows.photos, with_photo, space=space, teachers=teachers)
@@ -164,6 +165,7 @@ def finish_fitting(
         is_changed = True
     read_photos_alone(model, rows, train_rows, training=training, taught=taught)
     read_titles_alone(model, rows, train_rows, val_rows, tokenizer=tokenizer, training=training)
+    learn_familiarity(model, rows, train_rows, training=training)
     if is_changed and len(val_rows) and history:
         history[-1] |= validation_accuracy(model, rows, val_rows, tokenizer=tokenizer, space=space)
 

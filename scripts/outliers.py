@@ -50,6 +50,27 @@ def made_ground(rng: np.random.Generator, height: int, width: int) -> Photo:
     return ground
 
 
+def strange_thing(rng: np.random.Generator, height: int, width: int, familiar: Photo) -> Photo:
+    """uint8[height, width, 3]: something that is no product, lying where one might: round, lobed or cornered, with others
+    on it, each of one colour, a pattern, noise or scraps of `familiar`."""
+    plain = np.full((height, width, 3), rng.integers(225, 256), np.uint8)
+    scene = Image.fromarray(made_ground(rng, height, width) if rng.random() < 0.6 else plain)
+    for number in range(int(rng.integers(1, 5))):
+        outline = _outline(rng, height, width)
+        if number:  # on the first: smaller, and somewhere else
+            size, away = rng.uniform(0.2, 0.7), rng.uniform(-0.2, 0.2, 2)
+            middle = outline.mean(axis=0)
+            outline = middle + (outline - middle) * size + away * (width, height) * (1 - size)
+        mask = Image.new("L", (width, height))
+        ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in outline], fill=255)
+        scene.paste(Image.fromarray(_filling(rng, height, width, familiar)), (0, 0), mask.filter(ImageFilter.GaussianBlur(0.6)))
+    if rng.random() < 0.6:
+        scene = scene.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 1.0))))
+    light = rng.uniform(0.8, 1.12) * (1 + np.array([1, 0, -1]) * rng.uniform(-0.08, 0.08))
+    pixels = np.asarray(scene, np.float64) * light
+    return np.clip(pixels + rng.normal(0, rng.uniform(0, 5), pixels.shape), 0, 255).astype(np.uint8)
+
+
 def outlier_title(rng: random.Random, vocabulary: Sequence[str]) -> str:
     """Letters at random, keyboard runs, foreign scripts, byte soup, or known words with their letters shuffled."""
     match rng.randrange(6):
@@ -75,6 +96,30 @@ def outlier_title(rng: random.Random, vocabulary: Sequence[str]) -> str:
         case _:
             words = [rng.choice(vocabulary) for _ in range(rng.randint(2, 7))] if vocabulary else ["x"]
             return " ".join("".join(rng.sample(word, len(word))) for word in words)
+
+
+def _outline(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """float64[48, 2], points (x, y) round the middle."""
+    angle, radius = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.ones(48)
+    kind = int(rng.integers(3))
+    if kind == 1:
+        for waves in range(2, 7):
+            radius += rng.normal(0, 0.18 / np.sqrt(waves)) * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
+    elif kind == 2:
+        corners = int(rng.integers(3, 8))
+        from_edge = (angle + rng.uniform(0, 2 * np.pi)) % (2 * np.pi / corners) - np.pi / corners
+        radius = np.cos(np.pi / corners) / np.cos(from_edge)
+    middle, half = rng.uniform(0.4, 0.6, 2) * (width, height), rng.uniform(0.15, 0.48, 2) * (width, height)
+    return np.asarray(middle + half * (np.clip(radius, 0.25, 1.7) * [np.cos(angle), np.sin(angle)]).T)
+
+
+def _filling(rng: np.random.Generator, height: int, width: int, familiar: Photo) -> Photo:
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return np.full((height, width, 3), _colour(rng), np.uint8)
+    if kind == 1:
+        return _scrambled(rng, familiar)
+    return (_coarse_noise, _pattern, _scene)[kind - 2](rng, height, width)
 
 
 def _letters(rng: random.Random, alphabet: str) -> str:

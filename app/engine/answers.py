@@ -47,12 +47,12 @@ class Answerer:
             for pattern in PATTERNS
         }
         self._min_logit: dict[Modality, float | None] = {}
+        self._readable_from: dict[Modality, float | None] = {}
         for modality in ("image", "text"):
             limit = (calibration.get("in_domain", {}).get(modality) or {}).get("min_logit")
             self._min_logit[modality] = None if limit is None else float(limit)
-        # A title that is unlike most may still be read; beside a photo one is left out when it is likelier none than one.
-        text_limit = self._min_logit["text"]
-        self._readable_from = None if text_limit is None else min(text_limit, _AS_LIKELY)
+            # What is unlike most may still be read. Of a photo and a title, one gives way when it is likelier none than one.
+            self._readable_from[modality] = None if limit is None else min(float(limit), _AS_LIKELY)
         self._agreement = AgreementTable.of(calibration.get("agreement"), self.attributes)
         self.table = ScoreTable(self.layout, self._temperature)
         self._decisions = DecisionTable(calibration, self.attributes, self.layout.level_rows)
@@ -102,37 +102,30 @@ class Answerer:
     ) -> Classification:
         """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
 
-        A title that reads like none, or like another product's, is left out when there is a familiar photo: the answer, and
+        A title that reads like none, or like another product's, is left out beside a photo that looks like one: the answer, and
         `inputs`, are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes every decision
         `abstain`.
         """
         agreement = self._agree(scores, position) if image_present and text_present else None
-        image_familiar = image_present and self._of_all("image", scores, outputs)[position]
-        text_familiar = text_present and self._of_all("text", scores, outputs)[position]
-        readable = text_present and self._of_all("readable", scores, outputs)[position]
-        contradicts = agreement is not None and self._of_all("contradicts", scores, outputs)[position]
+        familiar = self._of_all("image" if image_present else "text", scores, outputs)[position]
         inputs: tuple[Modality, ...]
         pattern: Pattern
-        if image_present and text_present and not _leaves_title_out(image_familiar, readable, contradicts):
+        if image_present and text_present and not self._of_all("leaves title out", scores, outputs)[position]:
             pattern, inputs = "both", ("image", "text")
         elif image_present:
             pattern, inputs = "image", ("image",)
         else:
             pattern, inputs = "text", ("text",)
-        abstains = not (image_familiar if image_present else text_familiar)
-        table = self._answers(scores, pattern, top_k, precision, abstains)
+        table = self._answers(scores, pattern, top_k, precision, not familiar)
         return Classification(inputs, AttributeAnswers(table, position, attributes), agreement)
 
     def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """bool[...]: of items with photo and title, whose answer is the photo's alone."""
-        image_familiar = self._is_familiar(outputs["image_in_domain"], "image")
-        readable = self._is_readable(outputs["text_in_domain"])
         contradicts: NDArray[np.bool_] | bool = False
         if self._agreement is not None and (rule := self._agreement.contradiction) is not None:
             cosine, overlap, sureness = contradiction_features(self, outputs, rule.names)
             contradicts = rule.score(cosine, overlap, sureness, outputs) > 0
-        shape = np.shape(outputs["image_in_domain"])
-        return np.broadcast_to(_leaves_title_out(image_familiar, readable, contradicts), shape)
+        return np.broadcast_to(self._leaves_title_out(outputs, contradicts), np.shape(outputs["image_in_domain"]))
 
     def agreement_scores(self, outputs: Mapping[str, NDArray[Any]]) -> Floats:
         """float64[...]: `Agreement.score` of items with photo and title. Raises ValueError for a bundle without it."""
@@ -155,9 +148,12 @@ class Answerer:
         limit = self._min_logit[modality]
         return limit is None or in_domain >= limit
 
-    def _is_readable(self, text_in_domain: Any) -> Any:
-        """For a number or an array of them. A number that is none is not."""
-        return self._readable_from is None or text_in_domain >= self._readable_from
+    def _leaves_title_out(self, outputs: Mapping[str, NDArray[Any]], contradicts: Any) -> Any:
+        """For items with both inputs: a bool, or an array of them. A number that is none cannot be read."""
+        photo, title = (
+            limit is None or outputs[f"{modality}_in_domain"] >= limit for modality, limit in self._readable_from.items()
+        )
+        return photo & ((title ^ True) | contradicts)  # no `and` and `not`, which arrays have none of
 
     def temperature(self, pattern: Pattern, attribute: str) -> float:
         return self._temperature[pattern][attribute]
@@ -201,18 +197,15 @@ class Answerer:
         return known[position]
 
     def _of_all(
-        self, question: Literal["image", "text", "readable", "contradicts"], scores: Scores, outputs: Mapping[str, NDArray[Any]]
+        self, question: Literal["image", "text", "leaves title out"], scores: Scores, outputs: Mapping[str, NDArray[Any]]
     ) -> list[bool]:
-        """Of every item: whether its photo or title is familiar, its title can be read, or is taken for another product's."""
+        """Of every item: whether its photo or title is familiar, or its title left out."""
         known: list[bool] | None = scores.worked_out.get(question)
         if known is None:
-            match question:
-                case "contradicts":
-                    found: Any = self._contradicts(scores, outputs)
-                case "readable":
-                    found = self._is_readable(outputs["text_in_domain"])
-                case _:
-                    found = self._is_familiar(outputs[f"{question}_in_domain"], question)
+            if question == "leaves title out":
+                found: Any = self._leaves_title_out(outputs, self._contradicts(scores, outputs))
+            else:
+                found = self._is_familiar(outputs[f"{question}_in_domain"], question)
             known = [found] * scores.path.shape[1] if isinstance(found, bool) else found.tolist()
             scores.worked_out[question] = known
         return known
@@ -238,11 +231,6 @@ class Answerer:
                 sides = (Candidate(labels[label[pair]], float(confidence[pair])) for label, confidence in (image, text))
                 conflicts[items[pair]].append(Conflict(name, *sides))
         return [Agreement(score, tuple(found)) for score, found in zip(sigmoid(total).tolist(), conflicts, strict=True)]
-
-
-def _leaves_title_out(image_familiar: Any, readable: Any, contradicts: Any) -> Any:
-    """`answer`'s rule, for a bool each or for arrays: hence no `and` and `not`."""
-    return image_familiar & ((readable ^ True) | contradicts)
 
 
 def agreement_features(answerer: Answerer, outputs: Mapping[str, NDArray[Any]], attributes: Iterable[str]) -> dict[str, Floats]:

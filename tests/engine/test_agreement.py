@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,10 +49,10 @@ def test_a_model_that_was_not_calibrated_for_agreement_gives_none() -> None:
     assert classify(outputs_of(logits_for("Jeans")), answerer=calibrated(agreement=None)).agreement is None
 
 
-def contradicting(bias: float = -5.0, **more: dict[str, float]) -> Answerer:
+def contradicting(bias: float = -5.0, *, sureness: dict[str, float] | None = None, **changes: Any) -> Answerer:
     rule = {"cosine": -4.0, "image_in_domain": 0.2, "text_in_domain": 0.2, "overlap": {"articleType": -1.0}, "bias": bias}
-    rule |= more
-    return calibrated(agreement=CALIBRATION["agreement"] | {"contradiction": rule})
+    rule |= {"sureness": sureness} if sureness else {}
+    return calibrated(agreement=CALIBRATION["agreement"] | {"contradiction": rule}, **changes)
 
 
 def test_a_title_of_another_product_is_left_out_and_said_to_disagree() -> None:
@@ -123,6 +125,19 @@ def test_an_unfamiliar_photo_does_not_overrule_a_title() -> None:
     )
     found = classify(outputs, answerer=contradicting())
     assert found.inputs == ("image", "text")
+    assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
+
+
+@pytest.mark.parametrize(("logit", "inputs"), [(1.0, ("image",)), (-0.5, ("image", "text"))])
+def test_a_photo_unlike_most_overrules_a_title_until_it_is_likelier_none_than_one(
+    logit: float, inputs: tuple[str, ...]
+) -> None:
+    outputs = outputs_of(
+        logits_for("Watches"), image=logits_for("Jeans"), text=logits_for("Watches"), cosine=0.0, image_in_domain=logit
+    )
+    limits = {"image": {"min_logit": 2.0}, "text": {"min_logit": 0.0}}
+    found = classify(outputs, answerer=contradicting(in_domain=limits))
+    assert found.inputs == inputs
     assert {answer.decision for answer in found.attributes.values()} == {"abstain"}
 
 

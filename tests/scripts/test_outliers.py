@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.engine.text import clean_title
-from scripts.outliers import outlier_photo, outlier_title
+from scripts.outliers import outlier_photo, outlier_title, strange_thing
 
 
 @pytest.mark.parametrize(("height", "width"), [(80, 60), (16, 16), (8, 8), (28, 28)])
@@ -32,6 +32,18 @@ def test_outliers_follow_from_the_seed() -> None:
     assert one == two
     one_title, two_title = ([outlier_title(random.Random(seed), ["shirt"]) for seed in range(30)] for _ in range(2))
     assert one_title == two_title
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 60), (16, 16), (8, 8)])
+def test_strange_things_lie_on_a_ground_and_never_repeat(height: int, width: int) -> None:
+    familiar = np.zeros((height, width, 3), np.uint8)
+    things = [strange_thing(np.random.default_rng([5, number]), height, width, familiar) for number in range(60)]
+    assert {(thing.shape, thing.dtype.name) for thing in things} == {((height, width, 3), "uint8")}
+    assert len({thing.tobytes() for thing in things}) == 60
+    assert things[7].tobytes() == strange_thing(np.random.default_rng([5, 7]), height, width, familiar).tobytes()
+    plain = [thing for thing in things if np.ptp(thing[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int), axis=0).max() < 40]
+    assert 10 < len(plain) < 50, "some on a plain ground, some on a made one"
+    assert all(thing.astype(int).std() > 2 for thing in things), "and something lies on it"
 
 
 def test_a_model_of_handwriting_is_shown_no_line_drawings() -> None:
