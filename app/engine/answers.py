@@ -21,7 +21,7 @@ from app.engine.label_layout import Floats, LabelLayout
 from app.engine.ranking import best, ranking
 from app.engine.scores import NO_LABEL, OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
 
-__all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features"]
+__all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features", "contradiction_features"]
 
 _AS_LIKELY = 0.0
 """The logit at which an input is as likely a made outlier as a real one."""

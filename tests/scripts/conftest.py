@@ -129,7 +129,9 @@ def run_training(
     text = config_text(name=name, columns=columns, epochs=epochs, batch_size=batch_size)
     config.write_text(text.replace("[training]", f"{network}\n\n[training]"))
     run = MadeRun(0, work / "runs", work / "models", name)
-    status = main(["--config", str(config), "--runs", str(run.runs), "--models", str(run.models), *flags])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.familiar_photos.PASSES", 2)
+        status = main(["--config", str(config), "--runs", str(run.runs), "--models", str(run.models), *flags])
     return MadeRun(status, run.runs, run.models, name)
 
 

@@ -25,7 +25,8 @@ READ_OUT = ("image_domain", "image_domain_hidden")
 
 
 @pytest.fixture(autouse=True)
-def eager() -> Iterator[None]:
+def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(scripts.familiar_photos, "PASSES", 1)
     with steps_untraced():
         yield
 
@@ -38,7 +39,7 @@ def model_of(network_config: NetworkConfig = NETWORK, training: TrainingConfig =
 
 
 def test_strange_photos_are_told_apart_and_all_else_stays_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts.familiar_photos, "PASSES", 8)
+    monkeypatch.setattr(scripts.familiar_photos, "PASSES", 4)
     monkeypatch.setattr(scripts.familiar_photos, "LEARNING_RATE", 0.05)
     rows, _, tokenizer = catalogue()
     rng = np.random.default_rng(2)

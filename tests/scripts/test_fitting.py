@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import scripts.familiar_photos
 import scripts.fitting
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows, group_titles
@@ -76,6 +77,11 @@ def run(
         training=training,
     )  # fmt: skip
     return history, [np.asarray(variable) for variable in network.variables]
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.familiar_photos, "PASSES", 1)
 
 
 @pytest.fixture
