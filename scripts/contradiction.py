@@ -103,10 +103,7 @@ def fit_contradiction(
     x, folds = np.concatenate([*strange, *familiar]), np.concatenate([*strange_folds, *familiar_folds])
     swaps = sum(map(len, strange))
     y = (np.arange(len(x)) < swaps).astype(np.float64)
-    scores = np.zeros(len(x))
-    for number in range(FOLDS):
-        weights, bias = _fitted(x[folds != number], y[folds != number])
-        scores[folds == number] = x[folds == number] @ weights + bias
+    scores = _unseen_scores(x, y, folds)
     own_scores = scores[swaps : swaps + len(titles)]
     if area_under_roc(scores[:swaps], own_scores) < MIN_AUROC:
         return None
@@ -125,6 +122,16 @@ def fit_contradiction(
         "sureness": dict(zip(names, by_attribute[len(names) :], strict=True)),
         "bias": round(bias - cut, 6),
     }
+
+
+def _unseen_scores(x: NDArray[np.float64], y: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64[N]: of every row by weights that were fitted on the other folds."""
+    scores = np.zeros(len(x))
+    for number in range(FOLDS):
+        of_fold = folds == number
+        weights, bias = _fitted(x[~of_fold], y[~of_fold])
+        scores[of_fold] = x[of_fold] @ weights + bias
+    return scores
 
 
 def _fitted(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

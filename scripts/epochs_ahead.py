@@ -24,6 +24,8 @@ EPOCHS_AHEAD = 4
 """In the making or made. All processes work on one epoch's photos, so that the first epoch of a run and of each teacher is not
 waited for; its titles are one process's work, in the time of several epochs."""
 
+_Prepared = tuple[Future[TrainingBatches], list[Future[list[MadePhotos]]]]
+"""An epoch: all but its photos, and those by stretches of its batches."""
 _inherited: dict[int, tuple[Rows, NDArray[np.int64]]] = {}
 """What the processes were forked with; nothing of it travels."""
 
@@ -58,7 +60,7 @@ class EpochsAhead:
             for each in options:
                 yield TrainingBatches(rows or self._rows, self._train_rows, taught=taught, **each)
             return
-        waiting: deque[tuple[Future[TrainingBatches], list[Future[list[MadePhotos]]]]] = deque()
+        waiting: deque[_Prepared] = deque()
         left = deque(options)
         while left or waiting:
             while left and len(waiting) < EPOCHS_AHEAD:
@@ -68,10 +70,7 @@ class EpochsAhead:
             batches.attach(self._rows, taught, [made for part in photos for made in part.result()])
             yield batches
 
-    def _prepared(
-        self, pool: ProcessPoolExecutor, options: Mapping[str, Any]
-    ) -> tuple[Future[TrainingBatches], list[Future[list[MadePhotos]]]]:
-        """An epoch: all but its photos, and those by stretches of its batches."""
+    def _prepared(self, pool: ProcessPoolExecutor, options: Mapping[str, Any]) -> _Prepared:
         steps = steps_per_epoch(len(self._train_rows), options["batch_size"])
         bounds = np.linspace(0, steps, min(self._processes, steps) + 1).astype(int).tolist()
         laid_out = pool.submit(_laid_out, id(self), options)

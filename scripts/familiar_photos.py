@@ -11,6 +11,7 @@ Source: outlier exposure, Hendrycks et al. 2018, arXiv:1812.04606.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.finishing import fading_adamw
+from scripts.finishing import batch_size_for, compile_to_fade
 from scripts.handheld_photos import handheld_photo
 from scripts.losses import Recogniser
 from scripts.outliers import outlier_photo, strange_thing
@@ -32,8 +33,6 @@ HANDHELD_SHARE, OUTLIER_SHARE, THING_SHARE = 0.3, 0.35, 0.3
 PASSES, BATCH_SIZE, LEARNING_RATE = 20, 256, 1e-3
 DROPOUT = 0.5
 """Of the branch's result, which this small network would otherwise know by heart."""
-_LEAST_STEPS = 8
-"""In a pass; a small catalogue has smaller batches."""
 
 
 def learn_familiarity(model: Recogniser, rows: Rows, train_rows: NDArray[np.int64], *, training: TrainingConfig) -> None:
@@ -45,58 +44,40 @@ def learn_familiarity(model: Recogniser, rows: Rows, train_rows: NDArray[np.int6
     rng = np.random.default_rng([training.seed, 90_000])
     chosen = rng.permutation(with_photo)[:PHOTOS]
     features, familiar = _examples(model, rows, chosen, rng, training)
-    read_out = [model.network.get_layer(name) for name in ("image_domain_hidden", "image_domain")]
-    held = [layer for layer in read_out if not layer.trainable]
     given = keras.Input((features.shape[1],))
     x = layers.Dropout(DROPOUT, seed=training.seed)(given)
-    for layer in read_out:
-        layer.trainable = True
-        x = layer(x)
+    for name in ("image_domain_hidden", "image_domain"):
+        x = model.network.get_layer(name)(x)
     reader = keras.Model(given, x, name="familiar_photos")
-    size = min(BATCH_SIZE, -(-len(features) // _LEAST_STEPS))
+    size = batch_size_for(len(features), BATCH_SIZE)
     steps = -(-len(features) // size) * PASSES
-    reader.compile(
-        optimizer=fading_adamw(steps, LEARNING_RATE, training, not_decayed=["bias"]),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=keras.backend.backend() == "jax",
-    )
+    compile_to_fade(reader, steps, LEARNING_RATE, training, loss=keras.losses.BinaryCrossentropy(from_logits=True))
     # What shows no product counts for as much as what does.
     kinds = np.unique(familiar, return_inverse=True)[1]
     weights = (len(familiar) / np.bincount(kinds))[kinds]
     order = rng.permutation(len(features))
     print(f"which photos are of products, from {len(features):,}", flush=True)
     reader.fit(features[order], familiar[order, None], sample_weight=weights[order], batch_size=size, epochs=PASSES, verbose=0)
-    for layer in held:
-        layer.trainable = False
 
 
 def _examples(
     model: Recogniser, rows: Rows, chosen: NDArray[np.int64], rng: np.random.Generator, training: TrainingConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the branch makes of photos, float32[N, F], and which of them show a product, float32[N]."""
-    height, width = rows.photos.shape[1:3]
+    size = rows.photos.shape[1:3]
     branch = keras.Model(model.network.get_layer("normalise").input, model.network.get_layer("image_dense").output)
 
-    def outlier(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return outlier_photo(rng, height, width, photo, strokes=training.strokes_are_outliers)
-
-    def thing(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return strange_thing(rng, height, width, photo)
-
-    def handheld(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return handheld_photo(rng, photo)
-
-    # A thing of one colour on a plain ground may be a digit, which a model of handwriting must not learn to refuse.
-    kinds: list[tuple[float, float, Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None]] = [
-        (1.0, 1.0, None),
-        (HANDHELD_SHARE if training.handheld_photo_share else 0.0, 1.0, handheld),
-        (OUTLIER_SHARE, 0.0, outlier),
-        (THING_SHARE if training.strokes_are_outliers else 0.0, 0.0, thing),
+    strokes = training.strokes_are_outliers
+    kinds: list[tuple[float, float, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = [
+        (HANDHELD_SHARE if training.handheld_photo_share else 0.0, 1.0, partial(handheld_photo, rng)),
+        (OUTLIER_SHARE, 0.0, partial(outlier_photo, rng, *size, strokes=strokes)),
+        # A thing of one colour on a plain ground may be a digit, which a model of handwriting must not learn to refuse.
+        (THING_SHARE if strokes else 0.0, 0.0, partial(strange_thing, rng, *size)),
     ]
-    made, familiar = [], []
+    made, familiar = list(rows.photos[chosen]), [1.0] * len(chosen)
     for share, is_product, change in kinds:
         photos = rows.photos[chosen[: round(share * len(chosen))]]
-        made += list(photos) if change is None else [change(photo) for photo in photos]
+        made += [change(photo) for photo in photos]
         familiar += [is_product] * len(photos)
     return _features(model, branch, made), np.array(familiar, np.float32)
 

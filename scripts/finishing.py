@@ -6,6 +6,7 @@ so a pass costs what one over titles costs, and fusion and heads get several pas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,8 @@ from scripts.outliers import outlier_photo
 
 BATCH_SIZE = 128
 """At most. Epochs on an accelerator have larger batches; a pass over kept results is short of steps, not of time."""
+LEAST_STEPS = 8
+"""In a pass of the stages that follow, too."""
 VIEWS = 4
 """Different changes of every photo. With one, the heads would learn the training photos' own results by heart."""
 FEATURE_DROPOUT = 0.4
@@ -66,8 +69,8 @@ def finish(
     rest.offset.assign(model.offset)
     batch_size = min(training.batch_size, BATCH_SIZE)
     steps = steps_per_epoch(len(train_rows), batch_size) * training.finishing_passes
-    optimizer = fading_adamw(steps, training.learning_rate / 2, training, not_decayed=["bias", "missing", "scale", "offset"])
-    rest.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    not_decayed = ("bias", "missing", "scale", "offset")
+    compile_to_fade(rest, steps, training.learning_rate / 2, training, not_decayed=not_decayed)
     views = [_view(model, rows, train_rows, training, number) for number in range(VIEWS)]
     for number in range(training.finishing_passes):
         features, familiar, own_share = views[number % VIEWS]
@@ -94,17 +97,29 @@ def finish(
         rest.fit(batches, epochs=1, shuffle=False, verbose="auto")
 
 
-def fading_adamw(
-    steps: int, learning_rate: float, training: TrainingConfig, *, not_decayed: list[str]
-) -> keras.optimizers.Optimizer:
-    """AdamW whose rate rises in a twentieth of the steps and falls to 0; `not_decayed`: parts of variables' names."""
+def batch_size_for(count: int, at_most: int) -> int:
+    """Of a pass over `count` rows after the epochs: a small catalogue has smaller batches."""
+    return min(at_most, -(-count // LEAST_STEPS))
+
+
+def compile_to_fade(
+    model: keras.Model,
+    steps: int,
+    learning_rate: float,
+    training: TrainingConfig,
+    *,
+    not_decayed: Sequence[str] = ("bias",),
+    **options: Any,
+) -> None:
+    """For a stage after the epochs: AdamW whose rate rises in a twentieth of the steps and falls to 0. `not_decayed`: parts of
+    variables' names; `options` are `keras.Model.compile`'s."""
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)),
         weight_decay=training.weight_decay,
         clipnorm=5.0,
     )
-    optimizer.exclude_from_weight_decay(var_names=not_decayed)
-    return optimizer
+    optimizer.exclude_from_weight_decay(var_names=list(not_decayed))
+    model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax", **options)
 
 
 def taken_otherwise(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from scripts.outliers import made_ground
+from scripts.outliers import as_taken, made_ground
 
 Photo = NDArray[np.uint8]
 _GROUND_TOLERANCE = 20
@@ -33,12 +33,7 @@ def handheld_photo(rng: np.random.Generator, photo: Photo) -> Photo:
         shadow = mask.point(lambda value: value * 0.4).filter(ImageFilter.GaussianBlur(1.5))
         scene.paste((0, 0, 0), (at[0] + int(rng.integers(-2, 3)), at[1] + int(rng.integers(0, 3))), shadow)
     scene.paste(product, at, mask)
-    if rng.random() < 0.6:
-        scene = scene.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 1.0))))
-    light = rng.uniform(0.8, 1.12) * (1 + np.array([1, 0, -1]) * rng.uniform(-0.08, 0.08))
-    pixels = np.asarray(scene, np.float64) * light
-    pixels += rng.normal(0, rng.uniform(0, 5), pixels.shape)
-    result = np.clip(pixels, 0, 255).astype(np.uint8)
+    result = as_taken(rng, scene)
     if rng.random() < 0.5:
         file = BytesIO()
         Image.fromarray(result).save(file, "JPEG", quality=int(rng.integers(30, 90)))

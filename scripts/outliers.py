@@ -64,6 +64,11 @@ def strange_thing(rng: np.random.Generator, height: int, width: int, familiar: P
         mask = Image.new("L", (width, height))
         ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in outline], fill=255)
         scene.paste(Image.fromarray(_filling(rng, height, width, familiar)), (0, 0), mask.filter(ImageFilter.GaussianBlur(0.6)))
+    return as_taken(rng, scene)
+
+
+def as_taken(rng: np.random.Generator, scene: Image.Image) -> Photo:
+    """uint8[H, W, 3] of a scene as a camera in a hand takes it: softer, lit and tinted, with noise."""
     if rng.random() < 0.6:
         scene = scene.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 1.0))))
     light = rng.uniform(0.8, 1.12) * (1 + np.array([1, 0, -1]) * rng.uniform(-0.08, 0.08))

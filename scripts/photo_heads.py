@@ -19,15 +19,13 @@ from tqdm import tqdm
 
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.finishing import fading_adamw, taken_otherwise
+from scripts.finishing import batch_size_for, compile_to_fade, taken_otherwise
 from scripts.losses import Recogniser
 from scripts.network import PHOTO_HEADS, blank_titles, without_photo_branch
 
 PASSES = 24
 """Each over one view of every photo, in turn."""
 BATCH_SIZE, LEARNING_RATE = 512, 2e-3
-_LEAST_STEPS = 8
-"""In a pass; a small catalogue has smaller batches."""
 VIEWS = ("plain", "mirrored", "changed", "changed anew")
 """None is mixed with another photo: these heads are told what exactly this one shows. Changed ones keep them steady on photos
 that are taken otherwise."""
@@ -60,9 +58,8 @@ def read_photos_alone(
         targets["taught"] = taught[with_photo]
     batches = [_Batches(view, targets, seed=training.seed) for view in views]
     steps = len(batches[0]) * PASSES
-    optimizer = fading_adamw(steps, LEARNING_RATE, training, not_decayed=["bias"])
     reader = _PhotoReader(heads, model)
-    reader.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    compile_to_fade(reader, steps, LEARNING_RATE, training)
     for number in range(PASSES):
         print(f"the photo alone, pass {number + 1} of {PASSES}", flush=True)
         reader.fit(batches[number % len(VIEWS)], epochs=1, shuffle=False, verbose="auto")
@@ -95,7 +92,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__()
         self._view, self._targets, self._count = view, targets, len(targets["labels"])
         self._random = np.random.default_rng([seed, 50_000])
-        self._size = min(BATCH_SIZE, -(-self._count // _LEAST_STEPS))
+        self._size = batch_size_for(self._count, BATCH_SIZE)
         self.on_epoch_begin()
 
     def on_epoch_begin(self) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.engine.text import TitleTokenizer
 from scripts.batches import Rows
 from scripts.config import TrainingConfig
-from scripts.finishing import TITLE_CHANGES, fading_adamw
+from scripts.finishing import TITLE_CHANGES, batch_size_for, compile_to_fade
 from scripts.labels import Head, LabelSpace
 from scripts.losses import Recogniser
 from scripts.network import shared_logits
@@ -28,8 +28,6 @@ from scripts.title_branch import TITLE_HEADS
 
 PASSES = 20
 BATCH_SIZE, LEARNING_RATE = 128, 2e-3
-_LEAST_STEPS = 8
-"""In a pass; a small catalogue has smaller batches."""
 MOST_ADDED = {"hierarchy": 0.15, "flat": 0.35}
 """Of what these heads say, added to what the shared ones do. More is likelier still, but what a title says of kinds must not
 outweigh a photo of something else, and where words are hidden or wrong, more costs more than it brings."""
@@ -64,14 +62,11 @@ def read_titles_alone(
     heads = keras.Model(token_ids, network.get_layer(TITLE_HEADS).output)
     for layer in heads.layers:
         layer.trainable = layer.name.startswith(TITLE_HEADS)
-    size = min(BATCH_SIZE, -(-len(titles) // _LEAST_STEPS))
+    size = batch_size_for(len(titles), BATCH_SIZE)
     steps = -(-len(titles) // size) * PASSES
     stems = class_stems(model.space.published_labels)
     reader = _TitleReader(heads, model)
-    reader.compile(
-        optimizer=fading_adamw(steps, LEARNING_RATE, training, not_decayed=["bias"]),
-        jit_compile=keras.backend.backend() == "jax",
-    )
+    compile_to_fade(reader, steps, LEARNING_RATE, training)
     for number in range(PASSES):
         print(f"the title alone, pass {number + 1} of {PASSES}", flush=True)
         # A reader that never missed a word is sure of nothing where one is missing, and adds that doubt to the whole answer.

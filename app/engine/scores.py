@@ -124,17 +124,23 @@ class ScoreTable:
         """float64[B, A]: the probability that the photo alone and the title alone would name one label. Worked out once."""
         known: Floats | None = scores.worked_out.get("overlap")
         if known is None:
-            image, text = scores.values[scores.patterns["image"]], scores.values[scores.patterns["text"]]
-            regions = np.add.reduceat(image * text, self._regions, axis=-1)
-            known = scores.worked_out["overlap"] = regions.take(self._region_of_row, axis=-1)
+            image, text = self._sides(scores)
+            known = scores.worked_out["overlap"] = self._by_attribute(image * text)
         return known
 
     def sureness(self, scores: Scores) -> Floats:
         """float64[B, A]: the probability that the photo alone would name the same label twice, and the title alone too. 1 where
         neither leaves a doubt; the overlap is never above its root."""
-        sides = scores.values[[scores.patterns["image"], scores.patterns["text"]]]
-        regions = np.add.reduceat(sides * sides, self._regions, axis=-1)
-        return np.asarray((regions[0] * regions[1]).take(self._region_of_row, axis=-1))
+        image, text = self._sides(scores)
+        return self._by_attribute(image * image) * self._by_attribute(text * text)
+
+    def _sides(self, scores: Scores) -> tuple[Floats, Floats]:
+        """The probabilities from the photo alone and from the title alone."""
+        return scores.values[scores.patterns["image"]], scores.values[scores.patterns["text"]]
+
+    def _by_attribute(self, values: Floats) -> Floats:
+        """float64[B, columns] summed over the labels of every attribute, float64[B, A]."""
+        return np.asarray(np.add.reduceat(values, self._regions, axis=-1).take(self._region_of_row, axis=-1))
 
 
 def one_item(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
