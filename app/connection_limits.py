@@ -88,6 +88,8 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     _unread_since_s: float | None = None
     _unread_bytes: int | None = None
     _is_stream = False
+    _is_alone = False
+    """Nobody else's answers could leave in the same turn."""
 
     # --- coming and going ---------------------------------------------------------------------------------------
 
@@ -98,11 +100,11 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
             return
         self._is_deaf = True
         metrics.ENDED_CONNECTIONS.labels(_TOO_MANY.reason).inc()
-        transport.write(bare_answer(_TOO_MANY))
+        self.transport.write(bare_answer(_TOO_MANY))
         if self.room.may_leave_in_order(self):
             self._linger()
         else:
-            transport.close()
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.room.leave(self)
@@ -152,7 +154,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         self._unset_keepalive_if_required()
         connection = self.scope["extensions"]["itemlens.connection"]
         connection["stream"] = self._let_stream
-        connection["is_alone"] = self.lone_client.ask(self, self.loop.time())
+        connection["is_alone"] = self._is_alone = self.lone_client.ask(self, self.loop.time())
         self._messages += 1
         if self._head_since_s is None:
             self._head_since_s = self.loop.time()
@@ -200,11 +202,19 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         super().resume_writing()
         self._unread_since_s = None
 
+    def left_unsent(self) -> None:
+        # While an answer is being made, the application is told to pause, and that is watched.
+        is_answering = self._running is not None and not self._running.response_complete
+        if not is_answering and not (self.flow.write_paused and self._unread_since_s is not None):
+            self._watch_reader()
+
     def on_response_complete(self) -> None:
         self._is_stream = False
+        if self._is_alone:
+            self.transport.flush()
         super().on_response_complete()
-        if self.transport.get_write_buffer_size() and not (self.flow.write_paused and self._unread_since_s is not None):
-            self._watch_reader()
+        if self.transport.get_write_buffer_size():
+            self.left_unsent()
         if self.transport.is_closing() or not self.cycle.response_complete:
             return
         if self._in_body:

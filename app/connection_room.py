@@ -21,7 +21,8 @@ beside them as well. Their descriptors are among those that `app.listeners` leav
 
 
 class Connection(Protocol):
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> asyncio.Transport: ...
 
 
 class ConnectionRoom:

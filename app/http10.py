@@ -11,7 +11,7 @@ from typing import Any, cast
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.joined_writes import JoinedWrites
+from app.turn_writes import AnswerTransport
 
 
 def without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:
@@ -37,6 +37,6 @@ def without_chunks(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3A
         finally:
             if not (has_length or is_whole) and cycle.response_started:
                 # Closing would look like the end of the body.
-                cast("JoinedWrites", cycle.transport).reset()
+                cast("AnswerTransport", cycle.transport).reset()
 
     return answer

@@ -19,9 +19,9 @@ from app import metrics
 from app.edge import SECURITY_HEADERS
 from app.expectation import FRAMING, closed_unless_asked, may_wait
 from app.http10 import without_chunks
-from app.joined_writes import JoinedWrites
 from app.request_cycle import RequestCycle
 from app.request_head import MALFORMED, Refusal, check_head
+from app.turn_writes import AnswerTransport, TurnWrites
 
 DRAIN_IDLE_S = 1.0
 """How long a stopping service still listens to connections that have no request under way. One may be on its way already, and
@@ -78,6 +78,13 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
     """The gate has refused the newest request, and the connection ends with it."""
     _is_taking_turns = False
     gate: ClassVar[Gate | None] = None
+    transport: TurnWrites
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(TurnWrites(transport, self.loop, self.left_unsent))
+
+    def left_unsent(self) -> None:
+        """The kernel did not take all that was sent."""
 
     # --- ending -------------------------------------------------------------------------------------------------
 
@@ -85,6 +92,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         self._abandon()
         super().connection_lost(exc)
         # A request's scope leads back here: what nobody needs any more would wait for the garbage collector.
+        self.transport.let_go()
         self.pipeline.clear()
         self._running = self.cycle = self.scope = None  # type: ignore[assignment]
 
@@ -245,8 +253,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             if self._refusal is not None:
                 cycle.keep_alive = keeps
                 return
-        if cycle.scope["method"] != "HEAD":  # whose head nothing follows
-            cycle.transport = cast("asyncio.Transport", JoinedWrites(self.transport, self._close_after_answer))
+        cycle.transport = cast("asyncio.Transport", AnswerTransport(self.transport, self._close_after_answer))
         if cycle.scope["http_version"] == "1.0":
             app = without_chunks(app, cycle)
         if cycle.waiting_for_100_continue:

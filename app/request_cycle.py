@@ -12,8 +12,6 @@ from typing import Any, cast
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.joined_writes import JoinedWrites
-
 _CONTROL = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]")
 _LEFT_TO_THE_BASE = frozenset({b"transfer-encoding", b"connection"})
 
@@ -54,7 +52,7 @@ class RequestCycle(RequestResponseCycle):
             await super().send(message)
 
     def _start(self, said: dict[str, Any]) -> bool:
-        """Hold back the head for its body. False, and nothing is done, where the base class has to see to it."""
+        """Write the head. False, and nothing is done, where the base class has to see to it."""
         if said["type"] != "http.response.start" or self.access_log or self.scope["method"] == "HEAD":
             return False
         headers = [(name.lower(), value) for name, value in (*self.default_headers, *said.get("headers", ()))]
@@ -73,10 +71,7 @@ class RequestCycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         self.chunked_encoding = False
         self.expected_content_length = int(length)
-        if self.expected_content_length:
-            cast("JoinedWrites", self.transport).hold(head)
-        else:
-            self.transport.write(head)
+        self.transport.write(head)
         return True
 
     def _finish(self, said: dict[str, Any]) -> bool:

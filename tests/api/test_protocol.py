@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from app.joined_writes import MOST_JOINED_BYTES, JoinedWrites
 from app.protocol import UNREAD_BODY_BYTES
 from app.settings import Settings
 from tests.api.listening import connected, listening, request, serving
@@ -19,48 +18,6 @@ pytestmark = pytest.mark.anyio
 JSON = "Content-Type: application/json"
 ONE = json.dumps({"items": [{"text": "red"}]}).encode()
 EXPECT = "Expect: 100-continue"
-
-
-class Written:
-    def __init__(self) -> None:
-        self.calls: list[bytes | str] = []
-
-    def write(self, data: bytes) -> None:
-        self.calls.append(data)
-
-    def close(self) -> None:
-        self.calls.append("closed")
-
-
-def test_head_and_body_leave_together() -> None:
-    written = Written()
-    joined = JoinedWrites(cast(Any, written))
-    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
-    assert written.calls == []
-    joined.write(b"HTTP")
-    joined.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    assert written.calls == [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-    ]
-
-
-def test_a_head_without_its_body_is_sent_before_closing() -> None:
-    written = Written()
-    joined = JoinedWrites(cast(Any, written))
-    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
-    joined.close()
-    assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "closed"]
-
-
-def test_a_large_body_stays_the_one_object_that_all_its_readers_share() -> None:
-    written = Written()
-    joined = JoinedWrites(cast(Any, written))
-    body = bytes(MOST_JOINED_BYTES + 1)
-    joined.hold(b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n")
-    joined.write(body)
-    assert written.calls == [b"HTTP/1.1 200 OK\r\ncontent-length: 65537\r\n\r\n", body]
-    assert written.calls[1] is body
 
 
 async def test_the_work_of_a_client_that_hangs_up_is_cancelled() -> None:

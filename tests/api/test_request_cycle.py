@@ -10,7 +10,6 @@ import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.joined_writes import JoinedWrites
 from app.request_cycle import RequestCycle
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +41,7 @@ def cycle_on(transport: Transport, *, method: str = "POST", keep_alive: bool = T
     flow = FlowControl(cast(Any, transport))
     cycle = RequestResponseCycle(
         scope=cast(Any, {"type": "http", "method": method, "http_version": "1.1"}),
-        transport=cast(Any, transport if method == "HEAD" else JoinedWrites(cast(Any, transport))),
+        transport=cast(Any, transport),
         flow=flow,
         logger=logging.getLogger("test"),
         access_logger=logging.getLogger("test"),
@@ -118,16 +117,6 @@ async def test_an_answer_is_written_as_uvicorn_writes_it(messages: list[dict[str
             await sent(messages, is_quick=True, method=method, keep_alive=keep_alive)
         return
     assert await sent(messages, is_quick=True, method=method, keep_alive=keep_alive) == expected
-
-
-async def test_an_answer_leaves_in_one_write() -> None:
-    transport = Transport()
-    cycle, _ = cycle_on(transport)
-    RequestCycle.take_over(cycle)
-    await cycle.send(cast(Any, start(LENGTH)))
-    assert transport.written == []
-    await cycle.send(cast(Any, body(b"four")))
-    assert len(transport.written) == 1
 
 
 async def test_nothing_is_written_to_who_has_gone() -> None:
