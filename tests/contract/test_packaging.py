@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,81 @@ def test_a_python_that_does_not_fit_is_refused_with_what_to_do(tmp_path: Path) -
     assert ran.returncode == 1
     assert "ITEMLENS_PYTHON must name a Python 3.11, 3.12 or 3.13 with venv" in ran.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+# What makes a Python take many times as long for everything, and what gives it a clock that says how long its work takes.
+SLOW = "import sys\ndef trace(*_): return sum(range(200)) and trace\nsys.settrace(trace)"
+CLOCK = "import itertools, time\ntime.process_time = itertools.count(0, {}).__next__"
+
+
+def _python(path: Path, start: str) -> str:
+    """A command that is this Python, but takes itself for the Python at `path` and runs `start` first."""
+    folder = path.parent / f"{path.name} starts"
+    folder.mkdir(parents=True)
+    (folder / "sitecustomize.py").write_text(start + "\n")
+    path.write_text(
+        f"#!{shutil.which('bash')}\n"
+        f"export PYTHONHOME='{sys.base_prefix}:{sys.base_exec_prefix}' PYTHONPATH='{folder}'\n"
+        f'exec -a "$0" \'{Path(sys.executable).resolve()}\' "$@"\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def _found_python(*folders: Path, named: str = "") -> subprocess.CompletedProcess[str]:
+    """What find_python prints where PATH is `folders` and ITEMLENS_PYTHON is `named`."""
+    environment = {**os.environ, "PATH": os.pathsep.join(map(str, folders)), "ITEMLENS_PYTHON": named}
+    command = [shutil.which("bash") or "bash", "-c", ". scripts/environment.sh; find_python"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_slow_first_python_gives_way_to_a_clearly_quicker_one(tmp_path: Path) -> None:
+    _python(tmp_path / "python3.12", SLOW)
+    quick = _python(tmp_path / "python3", "")
+    assert _found_python(tmp_path).stdout == f"{quick}\n"
+
+
+@pytest.mark.parametrize(("times", "chosen"), [((0.02, 0.017, 0.017), 0), ((0.02, 0.015, 0.015), 1), ((0.02, 0.015, 0.01), 2)])
+def test_the_first_python_is_taken_unless_another_is_clearly_quicker(
+    tmp_path: Path, times: tuple[float, ...], chosen: int
+) -> None:
+    names = ("python3.12", "python3.11", "python")
+    pythons = [_python(tmp_path / name, CLOCK.format(seconds)) for name, seconds in zip(names, times, strict=True)]
+    assert _found_python(tmp_path).stdout == f"{pythons[chosen]}\n"
+
+
+def test_every_python_of_a_name_on_the_path_is_tried(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second one"]
+    pythons = [_python(folder / "python3", CLOCK.format(0.02 / place)) for place, folder in enumerate(folders, 1)]
+    assert _found_python(*folders).stdout == f"{pythons[1]}\n"
+
+
+def test_the_named_python_is_taken_even_if_it_is_slow(tmp_path: Path) -> None:
+    slow = _python(tmp_path / "a slow one", CLOCK.format(0.1))
+    _python(tmp_path / "python3.12", CLOCK.format(0.01))
+    assert _found_python(tmp_path, named=slow).stdout == f"{slow}\n"
+
+
+def test_a_python_that_was_found_before_is_skipped(tmp_path: Path) -> None:
+    clock = CLOCK.format("0.02 if sys.executable.endswith('3.12') else 0.01")
+    python = _python(tmp_path / "python3.12", f"import sys\n{clock}")
+    (tmp_path / "python3").symlink_to("python3.12")
+    assert _found_python(tmp_path).stdout == f"{python}\n"
+
+
+def test_pythons_that_do_not_fit_are_skipped_without_a_word(tmp_path: Path) -> None:
+    broken = tmp_path / "python3.12"
+    broken.write_text("#!/bin/sh\necho no such command >&2\nexit 127\n")
+    broken.chmod(0o755)
+    _python(tmp_path / "python3.13", f"{CLOCK.format(0.01)}\nimport sys\nsys.version_info = (3, 10, 1, 'final', 0)")
+    _python(tmp_path / "python3.11", f"{CLOCK.format(0.01)}\nimport sys\nsys.modules['venv'] = None")
+    ran = _found_python(tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("itemlens: found no Python 3.11, 3.12 or 3.13 with venv; install one")
+    assert len(ran.stderr.splitlines()) == 1
+    fits = _python(tmp_path / "python", CLOCK.format(0.1))
+    ran = _found_python(tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{fits}\n", "")
 
 
 def test_ci_runs_every_step_and_names_the_ones_that_failed(tmp_path: Path) -> None:
