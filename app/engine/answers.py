@@ -8,7 +8,8 @@ was calibrated is what is served.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,24 @@ from app.engine.answer_table import AnswerTable, AttributeAnswers
 from app.engine.decisions import ABSTAIN, NOT_APPLICABLE, DecisionTable
 from app.engine.items import Agreement, Candidate, Classification, Conflict, Modality, Pattern
 from app.engine.label_layout import Floats, LabelLayout
+from app.engine.levels import Indices
 from app.engine.ranking import best, ranking
-from app.engine.scores import NO_LABEL, OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
+from app.engine.scores import INPUTS_OF_PATTERN, NO_LABEL, OUTPUT_OF_PATTERN, PATTERNS, Scores, ScoreTable, one_item
 
 __all__ = ["OUTPUT_OF_PATTERN", "PATTERNS", "Answerer", "LabelLayout", "agreement_features", "contradiction_features"]
 
 _AS_LIKELY = 0.0
 """The logit at which an input is as likely a made outlier as a real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What B items are answered from: `patterns` int64[B], places in `PATTERNS`, and the `inputs` that these are. `abstains`
+    bool[B]: like nothing that was learnt."""
+
+    patterns: Indices
+    inputs: Sequence[tuple[Modality, ...]]
+    abstains: NDArray[np.bool_]
 
 
 class Answerer:
@@ -67,9 +79,10 @@ class Answerer:
         """The level above the finest where the hierarchy has three or more, else `kind_attribute`."""
         return self.hierarchy[-2] if len(self.hierarchy) > 2 else self.kind_attribute
 
-    def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
-        """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch."""
-        return self.table.score(outputs)
+    def score(self, outputs: Mapping[str, NDArray[Any]], inputs: Sequence[Sequence[Modality]] | None = None) -> Scores:
+        """All that `answer` needs of a batch's outputs, B rows each. An item's scores do not depend on its batch. `inputs`:
+        what each came with; None where all have a photo and a title."""
+        return self.table.score(outputs, inputs)
 
     def classify(
         self,
@@ -82,11 +95,8 @@ class Answerer:
         precision: float,
     ) -> Classification:
         """`answer` for one item from its rows of the network's outputs (`*_logits` float32[L], scalars)."""
-        batch = one_item(outputs)
-        return self.answer(
-            batch, self.score(batch), 0, image_present=image_present, text_present=text_present,
-            attributes=attributes, top_k=top_k, precision=precision,
-        )  # fmt: skip
+        batch, inputs = one_item(outputs), INPUTS_OF_PATTERN[0 if image_present and text_present else 1 if image_present else 2]
+        return self.answer(batch, self.score(batch, [inputs]), 0, attributes=attributes, top_k=top_k, precision=precision)
 
     def answer(
         self,
@@ -94,30 +104,23 @@ class Answerer:
         scores: Scores,
         position: int,
         *,
-        image_present: bool,
-        text_present: bool,
         attributes: Sequence[str],
         top_k: int,
         precision: float,
     ) -> Classification:
-        """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them.
+        """The answer for the item at `position` of a batch, from the batch's outputs and `score` of them. Worked out for the
+        whole batch when the first of its items asks.
 
         A title that reads like none, or like another product's, is left out beside a photo that looks like one: the answer, and
         `inputs`, are then the photo's alone. An unfamiliar photo, or an unfamiliar title alone, makes every decision
         `abstain`.
         """
-        agreement = self._agree(scores, position) if image_present and text_present else None
-        familiar = self._of_all("image" if image_present else "text", scores, outputs)[position]
-        inputs: tuple[Modality, ...]
-        pattern: Pattern
-        if image_present and text_present and not self._of_all("leaves title out", scores, outputs)[position]:
-            pattern, inputs = "both", ("image", "text")
-        elif image_present:
-            pattern, inputs = "image", ("image",)
-        else:
-            pattern, inputs = "text", ("text",)
-        table = self._answers(scores, pattern, top_k, precision, not familiar)
-        return Classification(inputs, AttributeAnswers(table, position, attributes), agreement)
+        reading: _Reading | None = scores.worked_out.get("reading")
+        if reading is None:
+            reading = scores.worked_out["reading"] = self._read(scores, outputs)
+        table = self._answers(scores, reading, top_k, precision)
+        agreement = self._agree(scores, position) if len(scores.inputs[position]) > 1 else None
+        return Classification(reading.inputs[position], AttributeAnswers(table, position, attributes), agreement)
 
     def leaves_title_out(self, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """bool[...]: of items with photo and title, whose answer is the photo's alone."""
@@ -162,25 +165,34 @@ class Answerer:
         """See `DecisionTable`."""
         return self._decisions.min_confidence(pattern, attribute, precision)
 
-    def _answers(self, scores: Scores, pattern: Pattern, top_k: int, precision: float, abstains: bool) -> AnswerTable:
-        """Worked out for the whole batch when the first of its items asks."""
-        key = ("answers", pattern, top_k, precision, abstains)
+    def _read(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> _Reading:
+        has_image, has_text = (np.array([name in inputs for inputs in scores.inputs]) for name in ("image", "text"))
+        reads_text, abstains = has_text, np.zeros(has_text.shape, np.bool_)
+        if (has_image & has_text).any():
+            reads_text = has_text & ~(has_image & self._leaves_title_out(outputs, self._contradicts(scores, outputs)))
+        asked: tuple[tuple[Modality, NDArray[np.bool_]], ...] = (("image", has_image), ("text", ~has_image))
+        for modality, is_asked in asked:
+            if is_asked.any():
+                abstains |= is_asked & ~np.asarray(self._is_familiar(outputs[f"{modality}_in_domain"], modality))
+        patterns = np.where(has_image, np.where(reads_text, 0, 1), 2)
+        return _Reading(patterns, [INPUTS_OF_PATTERN[pattern] for pattern in patterns.tolist()], abstains)
+
+    def _answers(self, scores: Scores, reading: _Reading, top_k: int, precision: float) -> AnswerTable:
+        key = ("answers", top_k, precision)
         known: AnswerTable | None = scores.worked_out.get(key)
         if known is not None:
             return known
-        ranked = ranking(self.table, scores, pattern, top_k)
+        ranked = ranking(self.table, scores, reading.patterns, top_k)
         confidences, confidence = ranked.confidences, ranked.confidences[..., 0]
-        if abstains:
-            decisions = np.full(confidence.shape, ABSTAIN, np.uint8)
-        else:
-            decisions = self._decisions.decide(confidence, pattern, precision)
-            items, places = np.nonzero(ranked.outside > 0.5)
-            if self.table.levels is not None and items.size:
-                rows = self.table.levels.conditional[places]
-                confidences, confidence = confidences.copy(), confidence.copy()
-                decisions[items, rows] = NOT_APPLICABLE
-                confidences[items, rows] = NO_LABEL
-                confidence[items, rows] = np.minimum(ranked.outside[items, places], 1.0)
+        decisions = self._decisions.decide(confidence, reading.patterns, precision)
+        items, places = np.nonzero((ranked.outside > 0.5) & ~reading.abstains[:, None])
+        if self.table.levels is not None and items.size:
+            rows = self.table.levels.conditional[places]
+            confidence = confidence.copy()
+            decisions[items, rows] = NOT_APPLICABLE
+            confidences[items, rows] = NO_LABEL
+            confidence[items, rows] = np.minimum(ranked.outside[items, places], 1.0)
+        decisions[reading.abstains] = ABSTAIN
         table = scores.worked_out[key] = AnswerTable(self.layout, ranked.labels, confidences, decisions, confidence)
         return table
 
@@ -195,20 +207,6 @@ class Answerer:
         if known is None:
             known = scores.worked_out["agreement"] = self._agree_all(scores, scores.cosine, self._agreement)
         return known[position]
-
-    def _of_all(
-        self, question: Literal["image", "text", "leaves title out"], scores: Scores, outputs: Mapping[str, NDArray[Any]]
-    ) -> list[bool]:
-        """Of every item: whether its photo or title is familiar, or its title left out."""
-        known: list[bool] | None = scores.worked_out.get(question)
-        if known is None:
-            if question == "leaves title out":
-                found: Any = self._leaves_title_out(outputs, self._contradicts(scores, outputs))
-            else:
-                found = self._is_familiar(outputs[f"{question}_in_domain"], question)
-            known = [found] * scores.path.shape[1] if isinstance(found, bool) else found.tolist()
-            scores.worked_out[question] = known
-        return known
 
     def _contradicts(self, scores: Scores, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | bool:
         rule = self._agreement.contradiction if self._agreement is not None else None

@@ -70,10 +70,8 @@ def _run(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:
         finite &= np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
     if not finite.all():
         logger.error("outputs_not_finite", items=int((~finite).sum()))
-    shared = BatchOutputs(outputs)
-    return [
-        ItemOutputs(shared, position, row.inputs) if finite[position] else _item_failed() for position, row in enumerate(rows)
-    ]
+    shared = BatchOutputs(outputs, [row.inputs for row in rows])
+    return [ItemOutputs(shared, position) if finite[position] else _item_failed() for position in range(len(rows))]
 
 
 def _run_alone(runtime: Runtime, row: ItemRow) -> Outcome:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from app.engine.items import Decision, Pattern
 from app.engine.label_layout import Floats
+from app.engine.levels import Indices
+from app.engine.scores import PATTERNS
 
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 """A decision's code is its place here."""
@@ -44,14 +46,15 @@ class DecisionTable:
                 return confidence
         return None
 
-    def decide(self, confidence: Floats, pattern: Pattern, precision: float) -> Codes:
-        """uint8[B, A], `ACCEPT` or `REVIEW`, of the answers' confidences float64[B, A]."""
-        accepted = confidence >= self._floors(pattern, precision)
+    def decide(self, confidence: Floats, patterns: Indices, precision: float) -> Codes:
+        """uint8[B, A], `ACCEPT` or `REVIEW`, of the answers' confidences float64[B, A]. `patterns` int64[B]: the place in
+        `PATTERNS` of what each item is answered from."""
+        accepted = confidence >= self._floors(precision)[patterns]
         for above, row in pairwise(self._levels):
             accepted[:, row] &= accepted[:, above]
         return np.where(accepted, np.uint8(ACCEPT), np.uint8(REVIEW))
 
-    def _find_floors(self, pattern: Pattern, precision: float) -> Floats:
-        """float64[A], above every confidence where nothing is accepted."""
-        found = (self.min_confidence(pattern, name, precision) for name in self._attributes)
-        return np.array([np.inf if floor is None else floor for floor in found])
+    def _find_floors(self, precision: float) -> Floats:
+        """float64[P, A], above every confidence where nothing is accepted."""
+        found = [[self.min_confidence(pattern, name, precision) for name in self._attributes] for pattern in PATTERNS]
+        return np.array([[np.inf if floor is None else floor for floor in floors] for floors in found])

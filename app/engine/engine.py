@@ -142,13 +142,11 @@ class Engine:
         def answer(outputs: ItemOutputs) -> Classification:
             batch = outputs.batch
             if batch.scores is None:
-                batch.scores = loaded.answerer.score(batch.values)
+                batch.scores = loaded.answerer.score(batch.values, batch.inputs)
             classification = loaded.answerer.answer(
                 batch.values,
                 batch.scores,
                 outputs.position,
-                image_present="image" in outputs.inputs,
-                text_present="text" in outputs.inputs,
                 attributes=names,
                 top_k=top_k,
                 precision=precision,

@@ -12,7 +12,7 @@ import numpy as np
 from app.engine.items import Pattern
 from app.engine.label_layout import Floats
 from app.engine.levels import Indices
-from app.engine.scores import Scores, ScoreTable
+from app.engine.scores import PATTERNS, Scores, ScoreTable
 
 _CHOSEN = 4.0
 """The answered label's in place of its probability. It comes first, also where other paths of its parent add up to more."""
@@ -20,22 +20,13 @@ _CHOSEN = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Of one input pattern, for B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with
+    """For B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with
     `confidences` float64[B, A, K], below 0 where the attribute has no further candidate. `outside` float64[B, C]: see
     `Levels.outside`."""
 
     labels: Indices
     confidences: Floats
     outside: Floats
-
-
-def ranking(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
-    """Up to `count` labels of every attribute: the answered one first, then the likeliest that do not contradict the
-    answered parent. Worked out for the whole batch when the first of its items asks."""
-    known: Ranking | None = scores.worked_out.get(("ranking", pattern, count))
-    if known is None:
-        known = scores.worked_out["ranking", pattern, count] = _rank(table, scores, pattern, count)
-    return known
 
 
 def best(table: ScoreTable, scores: Scores, pattern: Pattern, items: Indices, rows: Indices) -> tuple[Indices, Floats]:
@@ -50,13 +41,16 @@ def best(table: ScoreTable, scores: Scores, pattern: Pattern, items: Indices, ro
     return columns - table.first[rows], np.minimum(values[pairs, columns], 1.0)
 
 
-def _rank(table: ScoreTable, scores: Scores, pattern: Pattern, count: int) -> Ranking:
-    place, levels = scores.patterns[pattern], table.levels
-    values = scores.values[place]
+def ranking(table: ScoreTable, scores: Scores, patterns: Indices, count: int) -> Ranking:
+    """Up to `count` labels of every attribute: the answered one first, then the likeliest that do not contradict the answered
+    parent. `patterns` int64[B]: the place in `PATTERNS` of what each item is answered from."""
+    place_of = np.array([scores.patterns.get(pattern, 0) for pattern in PATTERNS])
+    chosen, levels = (place_of[patterns], np.arange(patterns.size)), table.levels
+    values = scores.values[chosen]
     items, (attributes, width) = len(values), table.candidates.shape
     candidates = np.repeat(table.candidates[None], items, axis=0)
     if levels is not None:
-        path = scores.path[place]
+        path = scores.path[chosen]
         candidates[:, levels.rows, : levels.candidates.shape[-1]] = levels.candidates[levels.numbers, levels.parent[path]]
     found = values.reshape(-1).take(candidates + np.arange(0, values.size, table.columns)[:, None, None])
     starts = np.arange(0, found.size, width).reshape(items, attributes)

@@ -7,14 +7,14 @@ which is what calibration needs; a test holds the two together. Refuses to know 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.items import Pattern
+from app.engine.items import Modality, Pattern
 from app.engine.label_layout import Floats, LabelLayout
 from app.engine.levels import Indices, Levels
 
@@ -22,6 +22,8 @@ Temperatures = Mapping[Pattern, Mapping[str, float]]
 PATTERNS: tuple[Pattern, ...] = ("both", "image", "text")
 OUTPUT_OF_PATTERN: Mapping[Pattern, str] = {"both": "fused", "image": "image", "text": "text"}
 """Prefix of the network's outputs that a pattern's answers are computed from."""
+INPUTS_OF_PATTERN: tuple[tuple[Modality, ...], ...] = (("image", "text"), ("image",), ("text",))
+"""In the order of `PATTERNS`."""
 NO_LABEL = -1.0
 """In place of the probability of a label that there is not."""
 
@@ -30,13 +32,15 @@ NO_LABEL = -1.0
 class Scores:
     """Of B items and P patterns (`patterns`, those whose logits there are): `values` float64[P, B, columns], the probabilities
     in the table's columns; `path` int64[P, B], the likeliest of the hierarchy's; `cosine` float64[B] between the photo's and
-    the title's embedding, where there are both. `worked_out`: what was made of them, by name, for the items that follow.
+    the title's embedding, where there are both. `inputs`: what each item came with. `worked_out`: what was made of them, by
+    name, for the items that follow.
     """
 
     patterns: Mapping[Pattern, int]
     values: Floats
     path: Indices
     cosine: Floats | None
+    inputs: Sequence[Sequence[Modality]]
     worked_out: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -98,8 +102,8 @@ class ScoreTable:
         for row, labels in zip(flat, widths, strict=True):
             self.candidates[row, :labels] = self.first[row] + np.arange(labels)
 
-    def score(self, outputs: Mapping[str, NDArray[Any]]) -> Scores:
-        """From a runtime's outputs, B rows each."""
+    def score(self, outputs: Mapping[str, NDArray[Any]], inputs: Sequence[Sequence[Modality]] | None = None) -> Scores:
+        """From a runtime's outputs, B rows each. `inputs`: None where all items came with a photo and a title."""
         present = [place for place, pattern in enumerate(PATTERNS) if f"{OUTPUT_OF_PATTERN[pattern]}_logits" in outputs]
         found = [outputs[f"{OUTPUT_OF_PATTERN[PATTERNS[place]]}_logits"] for place in present]
         logits = np.concatenate(found).reshape(len(found), len(found[0]), -1)
@@ -118,7 +122,8 @@ class ScoreTable:
         cosine = None
         if "image_embedding" in outputs and "text_embedding" in outputs:
             cosine = np.asarray((outputs["image_embedding"] * outputs["text_embedding"]).sum(axis=-1), np.float64)
-        return Scores({PATTERNS[place]: number for number, place in enumerate(present)}, values, path, cosine)
+        patterns = {PATTERNS[place]: number for number, place in enumerate(present)}
+        return Scores(patterns, values, path, cosine, inputs or [INPUTS_OF_PATTERN[0]] * logits.shape[1])
 
     def overlap(self, scores: Scores) -> Floats:
         """float64[B, A]: the probability that the photo alone and the title alone would name one label. Worked out once."""

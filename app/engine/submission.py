@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,10 +30,11 @@ class ItemRow:
 
 @dataclass(slots=True)
 class BatchOutputs:
-    """What one runtime call said: B rows per output. `scores` is for whoever reads the answers, to keep what it works out for
-    the whole batch when it meets the first of its items."""
+    """What one runtime call said: B rows per output, and what each item came from. `scores` is for whoever reads the answers,
+    to keep what it works out for the whole batch when it meets the first of its items."""
 
     values: Mapping[str, NDArray[Any]]
+    inputs: Sequence[tuple[Modality, ...]]
     scores: Any = None
 
 
@@ -43,7 +44,10 @@ class ItemOutputs:
 
     batch: BatchOutputs
     position: int
-    inputs: tuple[Modality, ...]
+
+    @property
+    def inputs(self) -> tuple[Modality, ...]:
+        return self.batch.inputs[self.position]
 
 
 class Submission:

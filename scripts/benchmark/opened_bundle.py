@@ -54,18 +54,9 @@ class OpenedBundle:
             outputs = self._loaded.runtime.run(
                 {name: np.stack([row.values[name] for row in batch]) for name in batch[0].values}
             )
-            scores = answerer.score(outputs)
+            scores = answerer.score(outputs, [row.inputs for row in batch])
             answers += [
-                answerer.answer(
-                    outputs,
-                    scores,
-                    position,
-                    image_present="image" in row.inputs,
-                    text_present="text" in row.inputs,
-                    attributes=self._attributes,
-                    top_k=5,
-                    precision=0.98,
-                )
-                for position, row in enumerate(batch)
+                answerer.answer(outputs, scores, position, attributes=self._attributes, top_k=5, precision=0.98)
+                for position in range(len(batch))
             ]
         return answers

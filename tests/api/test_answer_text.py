@@ -7,7 +7,6 @@ import json
 import weakref
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from app.engine.answer_table import AnswerTable, AttributeAnswers
 from app.engine.answers import Answerer
 from app.engine.decisions import ACCEPT
 from app.engine.items import Classification
+from app.engine.scores import INPUTS_OF_PATTERN
 from tests.engine.drawn_outputs import CALIBRATION, LABELS, any_batch, batch_of, calibrated, classify, logits_for, outputs_of
 
 ANSWERER = calibrated()
@@ -39,15 +39,11 @@ def answers_to(
 ) -> list[Classification]:
     """Of logits float32[B, 3, L]: by photo and title, by the photo, by the title."""
     outputs = batch_of(logits, image_in_domain=image_in_domain)
-    scores = ANSWERER.score(outputs)
-    asked: dict[str, Any] = {
-        "image_present": photo,
-        "text_present": title,
-        "attributes": names,
-        "top_k": top_k,
-        "precision": precision,
-    }
-    return [ANSWERER.answer(outputs, scores, position, **asked) for position in range(len(logits))]
+    scores = ANSWERER.score(outputs, [INPUTS_OF_PATTERN[0 if photo and title else 1 if photo else 2]] * len(logits))
+    return [
+        ANSWERER.answer(outputs, scores, position, attributes=names, top_k=top_k, precision=precision)
+        for position in range(len(logits))
+    ]
 
 
 @given(

@@ -101,13 +101,9 @@ def test_one_batch_holds_items_with_both_inputs_and_with_one() -> None:
     matching = outputs_of(logits_for("Jeans"))
     batch = {name: np.stack([outputs[name], outputs[name], matching[name], outputs[name]]) for name in outputs}
     answerer = contradicting()
-    scores = answerer.score(batch)
-    present = [(True, True), (False, True), (True, True), (True, False)]
+    scores = answerer.score(batch, [("image", "text"), ("text",), ("image", "text"), ("image",)])
     found = [
-        answerer.answer(
-            batch, scores, position, image_present=image, text_present=text, attributes=("articleType",), top_k=1, precision=0.9
-        )
-        for position, (image, text) in enumerate(present)
+        answerer.answer(batch, scores, position, attributes=("articleType",), top_k=1, precision=0.9) for position in range(4)
     ]
     assert [answer.inputs for answer in found] == [("image",), ("text",), ("image", "text"), ("image",)]
     assert [answer.attributes["articleType"].label for answer in found] == ["Jeans", "Watches", "Jeans", "Jeans"]
