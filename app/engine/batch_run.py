@@ -5,7 +5,7 @@ Owns what each item of a batch came to. Refuses to know queues, admission and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,33 +22,36 @@ ReadItem = Callable[[int], ItemRow | ItemError | None]
 Outcome = ItemOutputs | ItemError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """An item with its row, or with what will read it in the runtime's thread. `ready_at`: in seconds of `time.monotonic()`."""
+    """An item with its row, or with what will read it in the runtime's thread. `queued_at`: in seconds of `time.monotonic()`;
+    `queue_s`: how long it waited to be taken."""
 
     submission: Submission
     index: int
     source: ItemRow | ReadItem
-    ready_at: float
+    queued_at: float
+    queue_s: float = 0.0
+
+    def row(self) -> ItemRow:
+        """Raises TypeError for one that has not been read."""
+        if not isinstance(self.source, ItemRow):
+            raise TypeError("unread")
+        return self.source
 
 
-def read_batch(held: list[Entry]) -> tuple[list[ItemRow], dict[int, ItemError]]:
-    """The rows there are, and why others have none, by place. Who is read elsewhere leaves `held`."""
-    rows: list[ItemRow] = []
-    failed: dict[int, ItemError] = {}
-    position = 0
-    while position < len(held):
-        entry = held[position]
+def read_entries(entries: Iterable[Entry]) -> tuple[list[Entry], list[tuple[Entry, ItemError]]]:
+    """Those that have a row now, and why others have none. Who is read elsewhere is in neither."""
+    ready: list[Entry] = []
+    failed: list[tuple[Entry, ItemError]] = []
+    for entry in entries:
         outcome = entry.source if isinstance(entry.source, ItemRow) else entry.source(entry.index)
-        if outcome is None:
-            del held[position]
-            continue
-        if isinstance(outcome, ItemError):
-            failed[position] = outcome
-        else:
-            rows.append(outcome)
-        position += 1
-    return rows, failed
+        if isinstance(outcome, ItemRow):
+            entry.source = outcome
+            ready.append(entry)
+        elif outcome is not None:
+            failed.append((entry, outcome))
+    return ready, failed
 
 
 def run_batch(runtime: Runtime, rows: Sequence[ItemRow]) -> list[Outcome]:

@@ -1,15 +1,13 @@
 """Zero-wait batching: one thread owns one runtime, and whenever it is free it takes what is queued.
 
-Owns admission (bounded queue, predicted deadline), the queue, the thread, and the fate of every admitted item:
-answered, failed alone, or dropped because nobody waits for it any more. Knows nothing of any runtime library, of photos
-and titles, or of HTTP.
+Owns the queue, the thread, and the fate of every admitted item: answered, failed alone, or dropped because nobody waits for it
+any more. Knows nothing of any runtime library, of photos and titles, or of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 from collections import deque
@@ -17,25 +15,17 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
+from app.engine.admission import Admission
 from app.engine.batch_plan import BatchPlan
-from app.engine.batch_run import Entry, ReadItem, read_batch, run_batch
-from app.engine.drain_rate import DrainRate
-from app.engine.errors import (
-    DeadlineExceededError,
-    ItemError,
-    NotReadyError,
-    OverloadedError,
-    RequestError,
-)
+from app.engine.batch_run import Entry, ReadItem, read_entries, run_batch
+from app.engine.errors import EngineError, ItemError, NotReadyError, OverloadedError
 from app.engine.priority import give_way
-from app.engine.queue_limit import QueueLimit
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import ItemOutputs, ItemRow, Submission, deliver_all, out_of_time
 from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS, record
 
 logger = structlog.get_logger(__name__)
 
-_AT_LIMIT = "The service is at its limit; try again later."
 _CLOSING = "The service is shutting down; send the request again."
 _DEAD = "The model's worker has stopped; the service needs a restart."
 
@@ -48,15 +38,9 @@ class Batcher:
     ) -> None:
         self._runtime = runtime
         self._plan = plan
-        self._max_queue_items = max_queue_items
-        # Two batches at least, so that the runtime never waits for the next while somebody is turned away.
-        self._limit = QueueLimit(max_items=max_queue_items, least_items=2 * plan.max_items, short_s=overload_queue_s)
         self._queue: deque[Entry] = deque()
         self._changed = threading.Condition()
-        self._pending_items = 0
-        self._fetching_items = 0
-        """Those of them that wait for their photo: they fill the queue, but are no work that others wait for."""
-        self._drain = DrainRate(plan.seconds_per_item)
+        self._admission = Admission(plan, model=model, max_queue_items=max_queue_items, overload_queue_s=overload_queue_s)
         self._closing = self._stopped = self._is_running = False
         self._model = model
         self._queue_seconds = QUEUE_DURATION_SECONDS.labels(model)
@@ -70,16 +54,16 @@ class Batcher:
     @property
     def pending_items(self) -> int:
         """Items admitted and not settled: being prepared, queued or in the runtime."""
-        return self._pending_items
+        return self._admission.pending_items
 
     @property
     def is_overloaded(self) -> bool:
         """See `QueueLimit`."""
-        return self._limit.is_overloaded
+        return self._admission.is_overloaded
 
     def is_short(self) -> bool:
         """Whether one more item would find the queue short: for work that can wait."""
-        return not self._limit.is_long(self._pending_items - self._fetching_items + 1, self._drain.seconds_per_item)
+        return self._admission.is_short()
 
     def is_alive(self) -> bool:
         return not self._stopped
@@ -97,38 +81,18 @@ class Batcher:
         with self._changed:
             if self._closing or not self.is_alive():
                 raise self._not_ready()
-            if items > self._max_queue_items:
-                raise RequestError(f"Send at most {self._max_queue_items} items at a time.", field="items")
-            # Items that wait for their photo are no work that others wait for.
-            queued, pace_s = self._pending_items - self._fetching_items, self._drain.seconds_per_item
-            wait_s = queued * pace_s
-            has_room = self._limit.admits(items, queued=queued, seconds_per_item=pace_s, now_s=time.monotonic())
-            if not has_room or self._pending_items + items > self._max_queue_items:
-                raise self._shed(items, _AT_LIMIT, wait_s)
-            if timeout_s is not None:
-                idle_s = self._plan.seconds_for(items)
-                if timeout_s < idle_s:
-                    SHED_ITEMS.labels(self._model, "deadline_exceeded").inc(items)
-                    raise DeadlineExceededError(f"These items need at least {math.ceil(idle_s * 1000)} ms; allow more time.")
-                if timeout_s < wait_s + idle_s:
-                    raise self._shed(items, "The queue is longer than the request's time; try again later.", wait_s)
-            submission = Submission(items, deadline=None if timeout_s is None else time.monotonic() + timeout_s)
-            self._pending_items += items
-            self._fetching_items += fetching
-        return submission
+            self._admission.admit(items, timeout_s=timeout_s, fetching=fetching)
+        return Submission(items, deadline=None if timeout_s is None else time.monotonic() + timeout_s)
 
     def photo_came(self) -> None:
         """One item no longer waits for its photo, whether that came or not. From any thread."""
         with self._changed:
-            self._fetching_items -= 1
+            self._admission.fetching_items -= 1
 
     def overload(self) -> OverloadedError | None:
         """What `admit` would refuse one item with for the queue's length. The question counts as an item offered."""
         with self._changed:
-            queued, pace_s = self._pending_items - self._fetching_items, self._drain.seconds_per_item
-            if self._limit.lets_in(queued=queued, seconds_per_item=pace_s, now_s=time.monotonic()):
-                return None  # and `admit` will count it
-        return OverloadedError(_AT_LIMIT, retry_after_s=math.ceil(queued * pace_s))
+            return self._admission.overload()
 
     def put(self, submission: Submission, index: int, row: ItemRow) -> None:
         """Queue an item that is ready. From any thread."""
@@ -156,7 +120,7 @@ class Batcher:
             if self._queue or self._is_running or not self.is_alive():
                 return False
             self._is_running = True
-        self._answer([Entry(submission, 0, read, time.monotonic())])
+        self._answer([Entry(submission, 0, read, time.monotonic())], joined=False)
         return True
 
     def fail(self, submission: Submission, index: int, error: ItemError) -> None:
@@ -172,21 +136,15 @@ class Batcher:
         with self._changed:
             self._closing = True
         give_up_at = time.monotonic() + grace_s
-        while self._pending_items and self.is_alive() and time.monotonic() < give_up_at:
+        while self._admission.pending_items and self.is_alive() and time.monotonic() < give_up_at:
             await asyncio.sleep(0.01)
         with self._changed:
             self._stopped = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
 
-    # --- admission -------------------------------------------------------------------------------------------------
-
     def _not_ready(self) -> NotReadyError:
         return NotReadyError(_CLOSING if self._closing else _DEAD)
-
-    def _shed(self, items: int, detail: str, wait_s: float) -> OverloadedError:
-        SHED_ITEMS.labels(self._model, "overloaded").inc(items)
-        return OverloadedError(detail, retry_after_s=math.ceil(wait_s))
 
     # --- the thread ------------------------------------------------------------------------------------------------
 
@@ -194,7 +152,7 @@ class Batcher:
         try:
             give_way()
             while batch := self._take():
-                self._answer(batch)
+                self._answer(batch, joined=True)
                 del batch  # the photos that it was read from are not kept until the next one comes
         except BaseException as error:  # the end of this thread, whatever it is; the type alone holds no content
             logger.critical("runtime_thread_died", model=self._model, error=type(error).__name__)
@@ -205,37 +163,90 @@ class Batcher:
                 left = list(self._queue)
                 self._queue.clear()
                 record(self._queue_depth, -len(left))
-            for entry in left:
-                entry.submission.error = self._not_ready()
-            self._finish((entry.submission, entry.index, None) for entry in left)
+            self._fail_all(left, self._not_ready())
 
     def _take(self) -> list[Entry]:
-        """Wait for items and take as many as the plan says; an empty list when stopped."""
+        """Wait for items and take them, a full batch at most; an empty list when stopped."""
         while True:
-            dropped: list[Entry] = []
-            live: list[Entry] = []
             with self._changed:
                 while (self._is_running or not self._queue) and not self._stopped:
                     self._changed.wait()
                 if self._stopped:
                     return []
-                while self._queue and len(live) < self._plan.max_items:
-                    entry = self._queue.popleft()
-                    (dropped if entry.submission.is_unwanted() else live).append(entry)
-                count = self._plan.take[len(live)]
-                self._is_running = count > 0
-                self._queue.extendleft(reversed(live[count:]))
-                record(self._queue_depth, -len(dropped) - min(count, len(live)))
-            if dropped:
-                self._drop([(entry.submission, entry.index) for entry in dropped])
-            if live:
-                return live[:count]
+                self._is_running = True
+            if taken := self._take_queued(self._plan.max_items):
+                return taken
+            self._rest()
+
+    def _take_queued(self, most: int) -> list[Entry]:
+        """Up to `most` of the items in the queue that are still wanted."""
+        taken: list[Entry] = []
+        dropped: list[Entry] = []
+        with self._changed:
+            now = time.monotonic()
+            while self._queue and len(taken) < most:
+                entry = self._queue.popleft()
+                (dropped if entry.submission.is_unwanted() else taken).append(entry)
+                entry.queue_s += now - entry.queued_at
+            record(self._queue_depth, -len(dropped) - len(taken))
+        if dropped:
+            self._drop([(entry.submission, entry.index) for entry in dropped])
+        return taken
+
+    def _put_back(self, entries: Sequence[Entry]) -> None:
+        """To the front of the queue."""
+        with self._changed:
+            now = time.monotonic()
+            for entry in entries:
+                entry.queued_at = now
+            self._queue.extendleft(reversed(entries))
+            record(self._queue_depth, len(entries))
 
     def _rest(self) -> None:
         """The runtime is free again."""
         with self._changed:
             self._is_running = False
             self._changed.notify()
+
+    def _answer(self, batch: Sequence[Entry], *, joined: bool) -> None:
+        """`joined`: by what comes while these are read, up to a full batch. What the plan leaves for the next call is put back
+        with its row, and may be joined by others then."""
+        held = batch
+        try:
+            ready, failed = read_entries(batch)
+            while joined and ready and (more := self._take_queued(self._plan.max_items - len(ready))):
+                held = [*ready, *(entry for entry, _ in failed), *more]
+                found, unreadable = read_entries(more)
+                ready, failed = ready + found, failed + unreadable
+            count = self._plan.take[len(ready)]
+            if ready[count:]:
+                self._put_back(ready[count:])
+            held = [*ready[:count], *(entry for entry, _ in failed)]
+            started = time.monotonic()
+            outcomes = run_batch(self._runtime, [entry.row() for entry in ready[:count]])
+        except BaseException:
+            self._rest()
+            self._fail_all(held, NotReadyError(_DEAD))
+            raise
+        ended = time.monotonic()
+        if count:
+            record(self._batch_items, count)
+            record(self._model_seconds, ended - started)
+        for entry in held:
+            record(self._queue_seconds, entry.queue_s)
+            timing = entry.submission.timing
+            timing.queue_ms = max(timing.queue_ms, entry.queue_s * 1000)
+            timing.model_ms = max(timing.model_ms, (ended - started) * 1000)
+        if held:
+            self._admission.learn(len(held), ended_s=ended)
+        # Before anybody is woken: who asks again at once finds the runtime free.
+        self._rest()
+        reasons = [reason for _, reason in failed]
+        self._finish(
+            (entry.submission, entry.index, outcome) for entry, outcome in zip(held, [*outcomes, *reasons], strict=True)
+        )
+
+    # --- settling --------------------------------------------------------------------------------------------------
 
     def _drop(self, items: list[tuple[Submission, int]]) -> None:
         for submission, _ in items:
@@ -244,42 +255,10 @@ class Batcher:
             SHED_ITEMS.labels(self._model, submission.abandoned or "deadline_exceeded").inc()
         self._finish((submission, index, None) for submission, index in items)
 
-    def _answer(self, batch: list[Entry]) -> None:
-        taken = time.monotonic()
-        held = list(batch)
-        try:
-            rows, failed = read_batch(held)
-            started = time.monotonic()
-            outcomes = run_batch(self._runtime, rows)
-        except BaseException:
-            for entry in held:
-                entry.submission.error = NotReadyError(_DEAD)
-            self._rest()
-            self._finish((entry.submission, entry.index, None) for entry in held)
-            raise
-        ended = time.monotonic()
-        if rows:
-            record(self._batch_items, len(rows))
-            record(self._model_seconds, ended - started)
-        model_ms = (ended - started) * 1000
-        for entry in held:
-            queue_s = taken - entry.ready_at
-            record(self._queue_seconds, queue_s)
-            timing = entry.submission.timing
-            timing.queue_ms = max(timing.queue_ms, queue_s * 1000)
-            timing.model_ms = max(timing.model_ms, model_ms)
-        if held:
-            has_more = self._pending_items - len(held) > self._fetching_items
-            self._drain.learn(len(held), ended_s=ended, has_more=has_more)
-        # Before anybody is woken: who asks again at once finds the runtime free.
-        self._rest()
-        answered = iter(outcomes)
-        self._finish(
-            (entry.submission, entry.index, failed[position] if position in failed else next(answered))
-            for position, entry in enumerate(held)
-        )
-
-    # --- settling --------------------------------------------------------------------------------------------------
+    def _fail_all(self, entries: Sequence[Entry], error: EngineError) -> None:
+        for entry in entries:
+            entry.submission.error = error
+        self._finish((entry.submission, entry.index, None) for entry in entries)
 
     def _finish(self, settled: Iterable[tuple[Submission, int, ItemOutputs | ItemError | None]]) -> None:
         """Record outcomes and wake each event loop once, for all submissions that are now complete."""
@@ -290,8 +269,7 @@ class Batcher:
                     # A defect of ours, which must not end the runtime's thread.
                     logger.error("item_settled_twice", model=self._model)
                     continue
-                self._pending_items -= 1
-                self._limit.answer(1)
+                self._admission.settle()
                 if submission.unsettled == 0:
                     complete.setdefault(submission.loop, []).append(submission)
         for loop, submissions in complete.items():

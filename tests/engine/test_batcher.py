@@ -18,6 +18,8 @@ pytestmark = pytest.mark.anyio
 
 # 4 items cost what 2 single ones do; a full batch is 4.
 PLAN = plan_batches({1: 0.001, 2: 0.0015, 4: 0.002})
+# Of three items two go together, and one is left.
+SPLIT = plan_batches({1: 0.0005, 2: 0.001, 4: 0.0017})
 
 
 @pytest.fixture
@@ -146,6 +148,84 @@ async def test_an_item_is_settled_once_whoever_settles_it_again(batcher: Batcher
     assert [entry["event"] for entry in logs] == ["item_settled_twice"] * 2
 
 
+class Reading:
+    """Reads numbers in the runtime's thread, and has others come while it reads: `arrivals` by number."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self.batcher = batcher
+        self.arrivals: dict[int, list[tuple[Submission, list[int]]]] = {}
+        self.read: list[int] = []
+
+    def start(self, submission: Submission, numbers: Sequence[int]) -> None:
+        def read(index: int) -> ItemRow:
+            self.read.append(numbers[index])
+            for late, others in self.arrivals.get(numbers[index], []):
+                self.start(late, others)
+            return ItemRow(row_of(numbers[index]), ("image",))
+
+        self.batcher.put_unread(submission, range(len(numbers)), read)
+
+
+async def test_who_comes_while_a_batch_is_read_joins_it(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    reading = Reading(batcher)
+    first, second, third = (batcher.admit(count, timeout_s=None) for count in (1, 2, 2))
+    reading.arrivals = {1: [(second, [2, 3])], 3: [(third, [4, 5])]}
+    reading.start(first, [1])
+    outcomes = [doubles(await submission.wait()) for submission in (first, second, third)]
+    assert outcomes == [[2.0], [4.0, 6.0], [8.0, 10.0]]
+    assert doubling.batches == [[1, 2, 3, 4], [5]]  # four are a full batch
+    assert reading.read == [1, 2, 3, 4, 5]
+
+
+async def test_what_the_plan_leaves_over_is_read_once_and_goes_first(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, SPLIT, model="doubling", max_queue_items=16)
+    reading = Reading(batcher)
+    first, second = batcher.admit(3, timeout_s=None), batcher.admit(1, timeout_s=None)
+    doubling.gate.clear()
+    doubling.entered.clear()
+    reading.start(first, [1, 2, 3])
+    assert await asyncio.to_thread(doubling.entered.wait, 5)
+    reading.start(second, [4])
+    doubling.gate.set()
+    assert doubles(await first.wait()) == [2.0, 4.0, 6.0]
+    assert doubles(await second.wait()) == [8.0]
+    assert doubling.batches == [[1, 2], [3, 4]]
+    assert reading.read == [1, 2, 3, 4]
+    await batcher.close(grace_s=1.0)
+
+
+async def test_what_was_put_back_is_not_run_for_nobody(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, SPLIT, model="doubling", max_queue_items=16)
+    reading = Reading(batcher)
+    doubling.gate.clear()
+    doubling.entered.clear()
+    kept, gone = batcher.admit(2, timeout_s=None), batcher.admit(1, timeout_s=None)
+    reading.arrivals = {2: [(gone, [3])]}
+    reading.start(kept, [1, 2])
+    assert await asyncio.to_thread(doubling.entered.wait, 5)
+    waiting = asyncio.create_task(gone.wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    doubling.gate.set()
+    assert doubles(await kept.wait()) == [2.0, 4.0]
+    await batcher.close(grace_s=1.0)
+    assert doubling.batches == [[1, 2]]
+    assert batcher.pending_items == 0
+
+
+async def test_nobody_joins_what_is_answered_in_the_callers_thread(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    lone, late = batcher.admit(1, timeout_s=None), batcher.admit(1, timeout_s=None)
+
+    def read(index: int) -> ItemRow:
+        batcher.put(late, 0, ItemRow(row_of(2), ("image",)))
+        return ItemRow(row_of(1), ("image",))
+
+    assert batcher.answer_here(lone, read)
+    assert doubles(await late.wait()) == [4.0]
+    assert doubling.batches == [[1], [2]]
+
+
 async def test_a_resting_runtime_holds_nothing_of_its_last_batch(batcher: Batcher) -> None:
     class Photos:
         """What the items are read from."""
@@ -246,8 +326,8 @@ async def test_a_time_too_short_for_an_idle_service_is_not_called_overload(batch
 
 async def test_one_long_wait_does_not_look_like_a_slow_service(batcher: Batcher) -> None:
     for _ in range(2):
-        batcher._drain._last_batch_ended_s = time.monotonic() - 60
-        batcher._drain.learn(1, ended_s=time.monotonic(), has_more=True)
+        batcher._admission._drain._last_batch_ended_s = time.monotonic() - 60
+        batcher._admission._drain.learn(1, ended_s=time.monotonic(), has_more=True)
     assert batcher.admit(8, timeout_s=1.0).unsettled == 8
 
 
@@ -284,7 +364,7 @@ async def test_a_slow_photo_host_does_not_look_like_a_slow_service(batcher: Batc
     for _ in range(5):
         await send(batcher, [1]).wait()
         await asyncio.sleep(0.02)
-    assert batcher._drain.seconds_per_item == PLAN.seconds_per_item
+    assert batcher._admission._drain.seconds_per_item == PLAN.seconds_per_item
     batcher.photo_came()
     batcher.put(awaited, 0, ItemRow(row_of(1), ("image",)))
     await awaited.wait()
