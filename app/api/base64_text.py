@@ -16,18 +16,25 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 _ANY_SPELLING: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 
-def decode_base64(encoded: str) -> bytes:
-    """The bytes that the text stands for. Raises ValueError where it is not base64."""
+def decode_plain(encoded: str | memoryview) -> bytes | None:
+    """The bytes that the text stands for, where it is spelled as most are: the standard alphabet with its padding, and nothing
+    else. A tenth of the other spellings' time."""
     try:
-        # A tenth of the other's time: all photos that are spelled as most are go this way.
         decoded: bytes = pybase64.b64decode(encoded, validate=True)
     except ValueError:
-        pass
-    else:
-        # It lets bits beyond the last byte pass: two texts of one photo.
-        rest = len(decoded) % 3
-        if not rest or encoded[-4:] == binascii.b2a_base64(decoded[-rest:], newline=False).decode("ascii"):
-            return decoded
+        return None
+    # It lets bits beyond the last byte pass: two texts of one photo.
+    if rest := len(decoded) % 3:
+        ending = binascii.b2a_base64(decoded[-rest:], newline=False)
+        if encoded[-4:] != (ending.decode("ascii") if isinstance(encoded, str) else ending):
+            return None
+    return decoded
+
+
+def decode_base64(encoded: str) -> bytes:
+    """The bytes that the text stands for. Raises ValueError where it is not base64."""
+    if (decoded := decode_plain(encoded)) is not None:
+        return decoded
     try:
         return _ANY_SPELLING.validate_strings(encoded)
     except ValidationError:

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.answer_text import merge_objects, write_result
 from app.api.deps import Engine
+from app.api.inline_photos import parse_with_photos
 from app.api.items import ReceivedItem, receive_item
-from app.api.json_body import parse_json
 from app.api.line_work import LineWork, Outcome
 from app.api.lines import read_lines
 from app.api.operations import AnswerT, Operation, OptionsT
@@ -236,10 +236,11 @@ class BulkResponse(Response, Generic[OptionsT, AnswerT]):
         if isinstance(line, ProblemError):
             return ReceivedItem(None, "", problem=line)
         try:
-            value = parse_json(line, max_values=self.settings.max_json_values)
+            limit = self.settings.max_image_bytes
+            value, photos = parse_with_photos(line, max_values=self.settings.max_json_values, max_image_bytes=limit)
         except ProblemError as problem:
             return ReceivedItem(None, "", problem=problem)
-        return receive_item(value, "", max_image_bytes=self.settings.max_image_bytes, fetcher=self.fetcher)
+        return receive_item(value, "", max_image_bytes=limit, fetcher=self.fetcher, photos=photos)
 
 
 async def _wait_for_quota(context: RequestContext) -> None:

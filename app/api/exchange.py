@@ -19,8 +19,8 @@ from app.api.answer_text import merge_objects, write_result
 from app.api.body import AbandonedOnDisconnect, Pace, has_come, is_alone, read_body
 from app.api.bulk import BulkResponse
 from app.api.deps import Engine, fetcher_of, open_engine_of, settings_of
+from app.api.inline_photos import parse_with_photos
 from app.api.items import ReceivedItem, item_problem, make_item, receive_item
-from app.api.json_body import parse_json
 from app.api.multipart import Part, parse_multipart
 from app.api.operations import AnswerT, Operation, OptionsT
 from app.api.schemas import ITEM_FIELDS, ItemRequest
@@ -156,16 +156,20 @@ def _refuse_query_options(request: Request, options: type[OptionsT]) -> None:
 def _read_json(
     body: bytes | bytearray, settings: Settings, operation: Operation[OptionsT, Any], fetcher: PhotoFetcher | None
 ) -> _Batch[OptionsT]:
-    envelope = validate(operation.envelope, parse_json(body, max_values=settings.max_json_values))
+    limit = settings.max_image_bytes
+    value, photos = parse_with_photos(body, max_values=settings.max_json_values, max_image_bytes=limit)
+    envelope = validate(operation.envelope, value)
     values: list[Any] = cast(Any, envelope).items
     most = settings.max_request_items
     if len(values) > most:
         detail = f"At most {most:,} items a request; split it or send application/x-ndjson."
         raise ProblemError("too_many_items", detail, errors=[FieldError("/items", f"At most {most:,}")])
-    limit = settings.max_image_bytes
     return _Batch(
         envelope,
-        [receive_item(value, f"/items/{i}", max_image_bytes=limit, fetcher=fetcher) for i, value in enumerate(values)],
+        [
+            receive_item(value, f"/items/{i}", max_image_bytes=limit, fetcher=fetcher, photos=photos)
+            for i, value in enumerate(values)
+        ],
     )
 
 

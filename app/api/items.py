@@ -6,6 +6,7 @@ Owns `data:` URIs, `id` and which photo addresses are taken. Refuses to look int
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from app.fetch.photo_url import ForbiddenUrlError
 if TYPE_CHECKING:
     from app.fetch.fetcher import PhotoFetcher
 
+_NO_PHOTOS: Mapping[str, bytes] = {}
 _DATA_URI = re.compile(r"data:[^,]{0,256},", re.IGNORECASE)
 
 
@@ -38,15 +40,17 @@ class ReceivedItem:
             without_frames(self.problem)
 
 
-def receive_item(value: Any, pointer: str, *, max_image_bytes: int, fetcher: PhotoFetcher | None) -> ReceivedItem:
+def receive_item(
+    value: Any, pointer: str, *, max_image_bytes: int, fetcher: PhotoFetcher | None, photos: Mapping[str, bytes] = _NO_PHOTOS
+) -> ReceivedItem:
     """Check one parsed item. Never raises for what a client sent: the finding is the item's `problem`. `fetcher`: None where
-    `image_url` is switched off."""
+    `image_url` is switched off. `photos`: see `app.api.inline_photos`."""
     item_id = _valid_id(value)
     try:
         request = validate(ItemRequest, value, pointer=pointer, code="invalid_item")
         source = _source_of(request, pointer, fetcher) if request.image_url else None
         image = None
-        if request.image:
+        if request.image and (image := photos.get(request.image)) is None:
             image = decode_image_text(request.image, f"{pointer}/image", max_image_bytes=max_image_bytes)
         return ReceivedItem(item_id, pointer, make_item(image, request.text, pointer, source))
     except ProblemError as problem:
