@@ -6,13 +6,13 @@ left to the base class, as is saying what is wrong with an answer. Refuses to kn
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-_CONTROL = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]")
+_TEXT = bytes(code for code in range(256) if code == 0x09 or (code >= 0x20 and code != 0x7F))
+"""What a header may hold; a line break in a value would begin a header of its own."""
 _LEFT_TO_THE_BASE = frozenset({b"transfer-encoding", b"connection"})
 
 
@@ -60,12 +60,10 @@ class RequestCycle(RequestResponseCycle):
         length = fields.get(b"content-length", b"")
         if not length.isdigit() or not _LEFT_TO_THE_BASE.isdisjoint(fields):
             return False
-        lines = [b"%b: %b\r\n" % header for header in headers]
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"%b%b\r\n" % (STATUS_LINE[said["status"]], b"".join(lines))
-        # A line break in a value would begin a header of its own.
-        if head.count(b"\n") != len(lines) + 2 or head.count(b"\r") != len(lines) + 2 or _CONTROL.search(head) is not None:
+            headers.append((b"connection", b"close"))
+        head = b"%b%b\r\n\r\n" % (STATUS_LINE[said["status"]], b"\r\n".join(map(b": ".join, headers)))
+        if head.translate(None, _TEXT) != b"\r\n" * (len(headers) + 2):
             return False
         self.response_started = True
         self.waiting_for_100_continue = False
