@@ -45,7 +45,7 @@ class ConnectionLimits:
     min_client_bytes_per_s: int
 
 
-def limited_protocol(settings: Settings, *, room: ConnectionRoom, gate: Gate | None = None) -> type[asyncio.Protocol]:
+def limited_protocol(settings: Settings, *, room: ConnectionRoom, gate: Gate | None = None) -> type[LimitedHttpProtocol]:
     """The protocol of one server."""
     shared_room, asked = room, gate
 
@@ -122,7 +122,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._is_deaf:
             return
         self.room.idle.pop(self, None)

@@ -161,7 +161,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     # --- parsing ------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()
@@ -172,7 +172,7 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             self._close_after_answer()
             self.on_response_complete()
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         # A loop, since each of many pipelined requests may ask.
         while True:
             try:

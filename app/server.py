@@ -28,8 +28,8 @@ from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
 from app.listeners import affordable_connections
 from app.main import create_app
-from app.protocol import ItemlensHttpProtocol
 from app.quota import QuotaTable
+from app.receiver import Receiver, receiving
 from app.settings import Settings, SettingsError
 from app.tls import load_certificate, tls_context
 from app.tls_handshakes import TLS_SHUTDOWN_S, Handshakes, TlsListener
@@ -144,9 +144,9 @@ class _Server(uvicorn.Server):
             self.servers = cast("list[asyncio.Server]", self._tls_listeners)
         self.started = True
 
-    def _new_connection(self) -> ItemlensHttpProtocol:
-        protocol = cast("type[ItemlensHttpProtocol]", self.config.http_protocol_class)
-        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    def _new_connection(self) -> Receiver:
+        make = cast("Callable[..., Receiver]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def configured_server(
@@ -157,7 +157,7 @@ def configured_server(
     room = ConnectionRoom(affordable_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
-        http=limited_protocol(settings, room=room, gate=app.state.gate),
+        http=cast("type[asyncio.Protocol]", receiving(limited_protocol(settings, room=room, gate=app.state.gate))),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -13,11 +13,13 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 
 from app.connection_room import ConnectionRoom
 from app.protocol import DRAIN_IDLE_S, ItemlensHttpProtocol
+from app.receiver import Receiver
 
 log = structlog.stdlib.get_logger("itemlens")
 
@@ -33,7 +35,7 @@ class Handshakes:
 
     context: ssl.SSLContext
     room: ConnectionRoom
-    make_protocol: Callable[[], ItemlensHttpProtocol]
+    make_receiver: Callable[[], Receiver]
     timeout_s: float
 
 
@@ -76,24 +78,24 @@ class TlsListener:
             self._loop.call_later(_RETRY_S, self._watch)
             return
         connection.setblocking(False)
-        protocol = self._handshakes.make_protocol()
+        receiver = self._handshakes.make_receiver()
 
         def drop() -> None:
             # The loop sees the end and lets go of everything; a task that is cancelled before its first step would not.
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-        self._handshakes.room.begin_handshake(protocol, drop)
-        task = self._loop.create_task(self._shake_hands(connection, protocol))
+        self._handshakes.room.begin_handshake(receiver.protocol, drop)
+        task = self._loop.create_task(self._shake_hands(connection, receiver))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _shake_hands(self, connection: socket.socket, protocol: ItemlensHttpProtocol) -> None:
-        shared = self._handshakes
+    async def _shake_hands(self, connection: socket.socket, receiver: Receiver) -> None:
+        shared, protocol = self._handshakes, cast("ItemlensHttpProtocol", receiver.protocol)
         # An OSError is the other side's: it has gone, speaks no TLS, takes too long, or was dropped.
         with suppress(OSError):
             await self._loop.connect_accepted_socket(
-                lambda: protocol,
+                lambda: receiver,
                 connection,
                 ssl=shared.context,
                 ssl_handshake_timeout=shared.timeout_s,
