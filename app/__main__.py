@@ -107,10 +107,15 @@ def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _serve_alone(settings: Settings, keys: ApiKeys, listener: socket.socket) -> None:
-    from app.server import ListenError, serve
+    # Threads of it would fight with the runtime's. And where none can be started OpenBLAS sends this process SIGINT, which
+    # reads as Ctrl-C; our own threads fail with a word for the operator.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from app.server import ListenError, NoThreadsError, serve
 
     try:
         serve(settings, listener, lambda models: _announce(settings, listener, models), keys=keys)
+    except NoThreadsError as error:
+        raise _StartError(str(error)) from None
     except ListenError as error:
         raise _StartError(_cannot_listen(settings, str(error))) from None
     log.info("stopped")
@@ -125,7 +130,7 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[Liste
     import app.engine.engine  # noqa: F401
     from app.generation import GenerationSwitch
     from app.metrics_memory import MetricsMemory
-    from app.server import ListenError, serve
+    from app.server import ListenError, NoThreadsError, serve
     from app.supervisor import Supervisor
     from app.worker_link import ParentLink, WorkerFailed
 
@@ -142,7 +147,7 @@ def _serve_with_workers(settings: Settings, keys: ApiKeys, listeners: list[Liste
 
         try:
             serve(settings, listener, ready, keys=keys, quotas=quotas, parent=parent, link=switch.worker_link())
-        except (BundleError, SettingsError) as error:
+        except (BundleError, SettingsError, NoThreadsError) as error:
             raise WorkerFailed(str(error)) from None
         except ListenError as error:
             raise WorkerFailed(_cannot_listen(settings, str(error))) from None

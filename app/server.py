@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from app.api_keys import ApiKeys
 from app.connection_limits import limited_protocol
 from app.connection_room import ConnectionRoom
+from app.engine.errors import is_want_of_threads
 from app.engine.priority import take_turns
 from app.generation import WorkerLink
 from app.lifespan import open_configured_engine
@@ -46,6 +47,16 @@ finds none: no request leaves any (tests/api/test_garbage.py, tests/engine/test_
 
 class ListenError(Exception):
     """Since the socket was bound another service has begun to listen there; the message is the system's reason."""
+
+
+class NoThreadsError(Exception):
+    """The system lets this process start fewer threads than it needs to serve; the message is one line for the operator."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Cannot start a thread: the system allows no more. Raise the limit on threads and processes "
+            "(`ulimit -u`, a container's `pids_limit`) or on memory (`ulimit -v`)."
+        )
 
 
 class Parent(Protocol):
@@ -73,11 +84,24 @@ def serve(
     `on_ready` gets the models that are served, as "name/version", once connections are answered. `keys`, `quotas`: shared with
     other workers; None makes them from the settings. `link`: the parent says which models to load and when to switch; without
     one this process watches the models folder itself, and looks at once on SIGUSR1. Raises `BundleError` when nothing can be
-    served, `SettingsError` for a certificate or a key file that cannot be used, `ListenError`, and KeyboardInterrupt when it is
-    stopped while the models are loading.
+    served, `SettingsError` for a certificate or a key file that cannot be used, `ListenError`, `NoThreadsError`, and
+    KeyboardInterrupt when it is stopped while the models are loading.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, listener, on_ready, keys, quotas, parent, link))
+    is_ready = False
+
+    def ready(models: list[str]) -> None:
+        nonlocal is_ready
+        is_ready = True
+        on_ready(models)
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, listener, ready, keys, quotas, parent, link))
+    except RuntimeError as error:
+        # Around the runner as well: its own end takes a thread, and fails over whatever ended the start.
+        if is_ready or not is_want_of_threads(error):
+            raise
+        raise NoThreadsError from None
 
 
 class _Server(uvicorn.Server):

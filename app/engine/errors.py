@@ -41,6 +41,11 @@ def without_frames(error: ErrorT) -> ErrorT:
     return error
 
 
+def is_want_of_threads(error: BaseException) -> bool:
+    """Whether the system let no further thread be started. Python says so in these words alone."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+
+
 class EngineError(Exception):
     """Root of the tree. `code` is stable: clients branch on it."""
 

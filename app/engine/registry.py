@@ -27,6 +27,7 @@ from app.engine.errors import (
     OverloadedError,
     SpaceConflictError,
     UnknownModelError,
+    is_want_of_threads,
 )
 from app.engine.items import HeldVersion, ModelDescription, ModelRef, VersionDescription
 from app.engine.loading import LoadedVersion, load_version
@@ -92,18 +93,13 @@ class Registry:
                 except BundleError as error:
                     refusals.append(Refusal(key, error.detail, is_temporary=isinstance(error, NoRoomError)))
                 except Exception as error:
+                    if is_want_of_threads(error):
+                        raise  # the loader's own: nothing is wrong with the version
                     # Whatever a damaged file makes a library do: the type alone, since its words may be anything.
                     reason = f"{key.name}/{key.version}: it cannot be loaded ({type(error).__name__})"
                     refusals.append(Refusal(key, reason, is_temporary=isinstance(error, MemoryError)))
                 else:
-                    batcher = Batcher(
-                        loaded.runtime,
-                        loaded.plan,
-                        model=key.name,
-                        max_queue_items=self._settings.max_queue_items,
-                        overload_queue_s=self._settings.overload_queue_ms / 1000,
-                    )
-                    self._versions[key] = ServedVersion(key, loaded, batcher)
+                    self._versions[key] = ServedVersion(key, loaded, self._batcher(key, loaded))
         finally:
             self._loading = []
         for refusal in refusals:
@@ -111,6 +107,19 @@ class Registry:
         if not refusals:
             self._plans[plan.generation] = plan
         return refusals
+
+    def _batcher(self, key: VersionKey, loaded: LoadedVersion) -> Batcher:
+        try:
+            return Batcher(
+                loaded.runtime,
+                loaded.plan,
+                model=key.name,
+                max_queue_items=self._settings.max_queue_items,
+                overload_queue_s=self._settings.overload_queue_ms / 1000,
+            )
+        except BaseException:
+            loaded.runtime.close()  # LiteRT's own, left to the interpreter's end, is a segmentation fault there
+            raise
 
     def settle(self) -> None:
         """The generation has changed: forget earlier plans, drain and free what only they named. Returns at once."""

@@ -196,6 +196,43 @@ def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_
     assert "Error" not in ended.stdout
 
 
+ALLOW_FEW_THREADS = """
+import sys, threading
+from app import __main__ as service
+
+start, allowed = threading.Thread.start, int(sys.argv[1])
+
+def start_or_fail(thread):
+    global allowed
+    if allowed <= 0:
+        threading.stack_size(1 << 47)  # more than there are addresses: the system refuses it
+    allowed -= 1
+    start(thread)
+
+threading.Thread.start = start_or_fail
+sys.exit(service.main([]))
+"""
+
+
+@pytest.mark.parametrize(("workers", "allowed"), [("1", 0), ("1", 1), ("1", 2), ("1", 3), ("2", 0), ("2", 1)])
+def test_a_start_that_gets_too_few_threads_ends_in_one_line(tiny_models: Path, workers: str, allowed: int) -> None:
+    """It takes one each to look for models and to load them, and one for every model."""
+    settings = {"ITEMLENS_MODELS_DIR": str(tiny_models), "ITEMLENS_PORT": "0", "ITEMLENS_WORKERS": workers}
+    ended = subprocess.run(
+        [sys.executable, "-c", ALLOW_FEW_THREADS, str(allowed)],
+        cwd=ROOT,
+        env=clean_environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    assert ended.returncode == 1
+    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
+    assert said.startswith("Cannot start a thread: the system allows no more. Raise the limit on threads and processes ")
+    assert "Error" not in ended.stdout
+
+
 @pytest.mark.parametrize(("closed", "workers"), [(">&-", "1"), (">&-", "2"), ("<&- >&- 2>&-", "2")])
 def test_a_service_without_standard_streams_ends_as_one_with_them(tmp_path: Path, closed: str, workers: str) -> None:
     ended = subprocess.run(
