@@ -18,7 +18,8 @@ Task = Callable[[], object]
 
 class FairThreads:
     """Up to `count` threads, started as they are needed. Of all callers with something waiting, the one who was served longest
-    ago is next; each one's own tasks keep their order."""
+    ago is next; each one's own tasks keep their order. Where the system allows fewer threads, those do it all; where it allows
+    none, who submits a task does it."""
 
     def __init__(self, count: int, *, name: str, initializer: Callable[[], None]) -> None:
         self._count, self._name, self._initializer = count, name, initializer
@@ -45,8 +46,16 @@ class FairThreads:
                 self._changed.notify()
                 return
             thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-        thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more of them, for now
+                if self._threads:
+                    return
+                task = self._take()
+            else:
+                self._threads.append(thread)
+                return
+        self._do(task)
 
     def shutdown(self) -> None:
         """Do what waits, then end the threads. Nothing may be submitted any more."""
@@ -59,11 +68,14 @@ class FairThreads:
     def _serve(self) -> None:
         self._initializer()
         while (task := self._next()) is not None:
-            try:
-                task()
-            except Exception as error:  # a defect of ours; the type alone holds nothing of a request
-                logger.error("task_failed", error=type(error).__name__)
+            self._do(task)
             del task  # what it holds is not kept until the next one comes
+
+    def _do(self, task: Task) -> None:
+        try:
+            task()
+        except Exception as error:  # a defect of ours; the type alone holds nothing of a request
+            logger.error("task_failed", error=type(error).__name__)
 
     def _next(self) -> Task | None:
         with self._changed:
@@ -73,12 +85,16 @@ class FairThreads:
                 self._idle += 1
                 self._changed.wait()
                 self._idle -= 1
-            key = self._turns.popleft()
-            own = self._waiting[key]
-            task = own.popleft()
-            self._tasks -= 1
-            if own:
-                self._turns.append(key)
-            else:
-                del self._waiting[key]
-            return task
+            return self._take()
+
+    def _take(self) -> Task:
+        """Under the lock, with something waiting."""
+        key = self._turns.popleft()
+        own = self._waiting[key]
+        task = own.popleft()
+        self._tasks -= 1
+        if own:
+            self._turns.append(key)
+        else:
+            del self._waiting[key]
+        return task

@@ -6,6 +6,7 @@ import threading
 import time
 from functools import partial
 
+import pytest
 import structlog.testing
 
 from app.engine.fair_threads import FairThreads
@@ -76,3 +77,39 @@ def test_a_task_that_raises_ends_nothing() -> None:
         assert done.wait(5)
         threads.shutdown()
     assert [(entry["event"], entry["error"]) for entry in logs] == [("task_failed", "ZeroDivisionError")]
+
+
+def test_what_there_are_no_threads_for_is_done_by_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    allowed = 0
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        nonlocal allowed
+        if not allowed:
+            raise RuntimeError("can't start new thread")
+        allowed -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    threads = FairThreads(2, name="test", initializer=lambda: None)
+    done: list[str] = []
+    threads.submit(threads, lambda: done.append(threading.current_thread().name))
+    assert done == [threading.current_thread().name], "with none at all, who submits it does it"
+    allowed = 1
+    may_end, has_begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        has_begun.set()
+        may_end.wait(5)
+
+    threads.submit(threads, work)
+    assert has_begun.wait(5)
+    threads.submit(threads, lambda: done.append(threading.current_thread().name))
+    assert len(done) == 1, "the one there is, is busy"
+    allowed = 1
+    third = threading.Event()
+    threads.submit(threads, third.set)
+    assert third.wait(5), "there can be more of them again"
+    may_end.set()
+    threads.shutdown()
+    assert done[1] in ("test-0", "test-1")
