@@ -214,7 +214,10 @@ class Batcher:
         held = batch
         try:
             ready, failed = read_entries(batch)
-            while joined and ready and (more := self._take_queued(self._plan.max_items - len(ready))):
+            # Those that fail, or are read elsewhere, fill no batch. However many come, the others do not wait for all of them.
+            left = 2 * self._plan.max_items - len(batch)
+            while joined and ready and (more := self._take_queued(min(self._plan.max_items - len(ready), left))):
+                left -= len(more)
                 held = [*ready, *(entry for entry, _ in failed), *more]
                 found, unreadable = read_entries(more)
                 ready, failed = ready + found, failed + unreadable

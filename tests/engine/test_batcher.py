@@ -177,6 +177,31 @@ async def test_who_comes_while_a_batch_is_read_joins_it(batcher: Batcher, doubli
     assert reading.read == [1, 2, 3, 4, 5]
 
 
+async def test_who_is_read_does_not_wait_for_any_number_that_fail(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, PLAN, model="doubling", max_queue_items=64)
+    first, bad = batcher.admit(1, timeout_s=None), batcher.admit(40, timeout_s=None)
+    failed: list[int] = []
+    failed_before: list[int] = []
+    doubling.on_batch = lambda numbers: failed_before.append(len(failed))
+
+    def fail(index: int) -> ItemFailedError:
+        failed.append(index)
+        if index < 39:
+            batcher.put_unread(bad, [index + 1], fail)
+        return ItemFailedError("It could not be read.")
+
+    def read(index: int) -> ItemRow:
+        batcher.put_unread(bad, [0], fail)
+        return ItemRow(row_of(1), ("image",))
+
+    batcher.put_unread(first, [0], read)
+    assert doubles(await first.wait()) == [2.0]
+    await bad.wait()
+    assert failed_before == [7]  # as many as two full batches, with the one that was read
+    assert failed == [*range(40)]
+    await batcher.close(grace_s=1.0)
+
+
 async def test_what_the_plan_leaves_over_is_read_once_and_goes_first(doubling: DoublingRuntime) -> None:
     batcher = Batcher(doubling, SPLIT, model="doubling", max_queue_items=16)
     reading = Reading(batcher)
