@@ -88,6 +88,10 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
 
     # --- ending -------------------------------------------------------------------------------------------------
 
+    def eof_received(self) -> None:
+        # Next the loop closes its own transport, which knows nothing of an answer that waits for the turn's end.
+        self.transport.flush()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._abandon()
         super().connection_lost(exc)

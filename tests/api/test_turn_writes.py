@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from typing import Any, cast
 
 import pytest
 
+from app import lone_client
 from app.settings import Settings
 from app.turn_writes import MOST_HELD_BYTES, TurnWrites
-from tests.api.listening import connected, listening, request
+from tests.api.listening import connected, listening, request, serving
 from tests.conftest import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -150,3 +152,23 @@ async def test_pipelined_answers_come_in_their_order() -> None:
         client.send(b"".join(asked))
         received = await client.receive(lambda so_far: so_far.count(b"\r\n\r\n") == len(asked))
     assert re.findall(rb"x-request-id: (\w+)", received) == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_an_answer_that_was_made_before_its_client_was_seen_to_end_its_side_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lone_client, "ALONE_S", 60.0)  # whose answers do not wait for the turn's end
+    async with serving(Settings()) as (port, server), connected(port) as other:
+        await other.ask(request("/health/live", method="GET"))
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.settimeout(5)
+
+            async def answer(scope: Any, receive: Any, send: Any) -> None:
+                client.shutdown(socket.SHUT_WR)
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+                await send({"type": "http.response.body", "body": b"four"})
+
+            server.config.loaded_app = answer
+            client.sendall(request("/", method="GET"))
+            assert (await asyncio.to_thread(client.makefile("rb").read)).endswith(b"\r\n\r\nfour")
