@@ -29,7 +29,7 @@ def parse_with_photos(body: bytes | bytearray, *, max_values: int, max_image_byt
 
     Raises what `parse_json` raises.
     """
-    text, photos = _without_photos(body, max_image_bytes)
+    text, photos = _without_photos(body, max_values, max_image_bytes)
     if not photos:
         return parse_json(body, max_values=max_values), photos
     try:
@@ -39,15 +39,19 @@ def parse_with_photos(body: bytes | bytearray, *, max_values: int, max_image_byt
         return parse_json(body, max_values=max_values), {}
 
 
-def _without_photos(body: bytes | bytearray, max_image_bytes: int) -> tuple[bytes, dict[str, bytes]]:
-    """The text with marks in the place of photos, and the photos by their marks."""
+def _without_photos(body: bytes | bytearray, max_values: int, max_image_bytes: int) -> tuple[bytes, dict[str, bytes]]:
+    """The text with marks in the place of photos, and the photos by their marks; none where the text cannot be taken."""
     pieces: list[bytes | memoryview] = []
     photos: dict[str, bytes] = {}
-    kept = at = 0
+    kept = at = fields = 0
     with memoryview(body) as view:
         # A quote within a string has a backslash before it, so that this is a field wherever the text is JSON.
         while (at := body.find(_FIELD, at)) >= 0:
             at += len(_FIELD)
+            fields += 1
+            if fields > max_values:
+                # Each has a comma or a bracket before it, or this is no JSON: the parser says so without looking at all of it.
+                return b"", {}
             if (value := _VALUE.match(body, at)) is None:
                 continue
             begin = value.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,6 +106,22 @@ def test_a_plain_photo_does_not_go_through_the_parser(monkeypatch: pytest.Monkey
     assert [item.item.image for item in found if item.item] == [PHOTO, PHOTO]
     assert len(parsed) == 1
     assert len(parsed[0]) < 300
+
+
+def test_no_more_fields_are_looked_at_than_a_text_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    class Watched:
+        def match(self, body: bytes, at: int) -> re.Match[bytes] | None:
+            looked_at.append(at)
+            return value.match(body, at)
+
+    value = inline_photos._VALUE
+    monkeypatch.setattr(inline_photos, "_VALUE", Watched())
+    for text in (b'"image"' * 10_000, b'{"image":"' + ENCODED.encode() + b'",' + b'"image":"x",' * 10_000):
+        looked_at.clear()
+        assert said(received(text, quickly=True)) == said(received(text, quickly=False))
+        assert len(looked_at) <= 200  # as many as it may have commas and brackets
 
 
 def test_what_stands_in_a_photos_place_is_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
