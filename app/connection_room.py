@@ -89,8 +89,8 @@ class ConnectionRoom:
             return False
         del self.idle[longest_idle]
         metrics.ENDED_CONNECTIONS.labels("idle_for_another").inc()
-        if self.may_leave_in_order(longest_idle):
-            longest_idle.transport.close()
-        else:
+        # In any case, since an answer may still be held for it (`app.turn_writes`).
+        longest_idle.transport.close()
+        if not self.may_leave_in_order(longest_idle):
             longest_idle.transport.abort()
         return True

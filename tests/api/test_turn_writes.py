@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from app import lone_client
+from app.connection_room import MOST_LEAVING, ConnectionRoom
 from app.settings import Settings
 from app.turn_writes import MOST_HELD_BYTES, TurnWrites
 from tests.api.listening import connected, listening, request, serving
@@ -172,3 +173,21 @@ async def test_an_answer_that_was_made_before_its_client_was_seen_to_end_its_sid
             server.config.loaded_app = answer
             client.sendall(request("/", method="GET"))
             assert (await asyncio.to_thread(client.makefile("rb").read)).endswith(b"\r\n\r\nfour")
+
+
+async def test_who_has_just_been_answered_is_answered_though_others_need_the_place() -> None:
+    room = ConnectionRoom(1)
+    for _ in range(MOST_LEAVING):
+        assert room.may_leave_in_order(cast(Any, object()))
+    kernel = Kernel()
+
+    class Answered:
+        transport = writing(kernel)
+
+    answered = Answered()
+    assert room.enter(answered)
+    answered.transport.write(HEAD)
+    room.idle[answered] = None
+    assert room.enter(cast(Any, object()))
+    assert kernel.calls[0] == HEAD
+    assert kernel.calls[-1] == "abort"
