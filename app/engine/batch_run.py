@@ -25,13 +25,14 @@ Outcome = ItemOutputs | ItemError
 @dataclass(slots=True)
 class Entry:
     """An item with its row, or with what will read it in the runtime's thread. `queued_at`: in seconds of `time.monotonic()`;
-    `queue_s`: how long it waited to be taken."""
+    `queue_s`: how long it waited to be taken. `is_elsewhere`: another thread will see to it."""
 
     submission: Submission
     index: int
     source: ItemRow | ReadItem
     queued_at: float
     queue_s: float = 0.0
+    is_elsewhere: bool = False
 
     def row(self) -> ItemRow:
         """Raises TypeError for one that has not been read."""
@@ -51,6 +52,8 @@ def read_entries(entries: Iterable[Entry]) -> tuple[list[Entry], list[tuple[Entr
             ready.append(entry)
         elif outcome is not None:
             failed.append((entry, outcome))
+        else:
+            entry.is_elsewhere = True
     return ready, failed
 
 

@@ -229,7 +229,7 @@ class Batcher:
             outcomes = run_batch(self._runtime, [entry.row() for entry in ready[:count]])
         except BaseException:
             self._rest()
-            self._fail_all(held, NotReadyError(_DEAD))
+            self._fail_all([entry for entry in held if not entry.is_elsewhere], NotReadyError(_DEAD))
             raise
         ended = time.monotonic()
         if count:

@@ -177,6 +177,24 @@ async def test_who_comes_while_a_batch_is_read_joins_it(batcher: Batcher, doubli
     assert reading.read == [1, 2, 3, 4, 5]
 
 
+async def test_who_is_read_elsewhere_is_left_to_that_thread_where_the_runtimes_dies(batcher: Batcher) -> None:
+    submission = batcher.admit(2, timeout_s=None)
+
+    def read(index: int) -> None:
+        if index:
+            raise SystemExit
+
+    with capture_logs() as logs:
+        batcher.put_unread(submission, [0, 1], read)
+        while batcher.is_alive():
+            await asyncio.sleep(0.001)
+        batcher.put(submission, 0, ItemRow(row_of(1), ("image",)))
+        with pytest.raises(NotReadyError):
+            await submission.wait()
+    assert [entry["event"] for entry in logs] == ["runtime_thread_died"]
+    assert batcher.pending_items == 0
+
+
 async def test_who_is_read_does_not_wait_for_any_number_that_fail(doubling: DoublingRuntime) -> None:
     batcher = Batcher(doubling, PLAN, model="doubling", max_queue_items=64)
     first, bad = batcher.admit(1, timeout_s=None), batcher.admit(40, timeout_s=None)
