@@ -40,6 +40,7 @@ find_python() {
   # Each is started, since a command of that name may be there without its Python, or the Python without venv.
   while IFS= read -r candidate; do
     found=$("$candidate" -c "$python_probe" "$known" 2>/dev/null </dev/null) || continue
+    found=${found##*$'\n'} # some say more than they are asked for
     known+=${found#* }$'\n'
     [ -n "$first" ] || first=$found quickest=$found
     if [ "${found%% *}" -lt "${quickest%% *}" ]; then quickest=$found; fi

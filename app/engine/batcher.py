@@ -208,6 +208,11 @@ class Batcher:
             self._is_running = False
             self._changed.notify()
 
+    def _may_wait(self, entries: Iterable[Entry]) -> bool:
+        """Whether none of them would be late for another batch's time, reading about as long as running."""
+        ready_at = time.monotonic() + 2 * self._plan.seconds[-1]
+        return all(entry.submission.deadline is None or entry.submission.deadline > ready_at for entry in entries)
+
     def _answer(self, batch: Sequence[Entry], *, joined: bool) -> None:
         """`joined`: by what comes while these are read, up to a full batch. What the plan leaves for the next call is put back
         with its row, and may be joined by others then."""
@@ -216,7 +221,9 @@ class Batcher:
             ready, failed = read_entries(batch)
             # Those that fail, or are read elsewhere, fill no batch. However many come, the others do not wait for all of them.
             left = 2 * self._plan.max_items - len(batch)
-            while joined and ready and (more := self._take_queued(min(self._plan.max_items - len(ready), left))):
+            while joined and ready and self._may_wait(ready):
+                if not (more := self._take_queued(min(self._plan.max_items - len(ready), left))):
+                    break
                 left -= len(more)
                 held = [*ready, *(entry for entry, _ in failed), *more]
                 found, unreadable = read_entries(more)

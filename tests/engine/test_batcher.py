@@ -220,6 +220,22 @@ async def test_who_is_read_does_not_wait_for_any_number_that_fail(doubling: Doub
     await batcher.close(grace_s=1.0)
 
 
+async def test_nobody_joins_an_item_whose_time_is_short(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, plan_batches({1: 0.05, 4: 0.1}), model="doubling", max_queue_items=16)
+    reading = Reading(batcher)
+    short, long = batcher.admit(1, timeout_s=0.15), batcher.admit(1, timeout_s=30.0)
+    late, later = batcher.admit(1, timeout_s=30.0), batcher.admit(1, timeout_s=30.0)
+    reading.arrivals = {1: [(late, [2])], 3: [(later, [4])]}
+    reading.start(short, [1])
+    assert doubles(await short.wait()) == [2.0]
+    assert doubles(await late.wait()) == [4.0]
+    reading.start(long, [3])
+    assert doubles(await long.wait()) == [6.0]
+    assert doubles(await later.wait()) == [8.0]
+    assert doubling.batches == [[1], [2], [3, 4]]
+    await batcher.close(grace_s=1.0)
+
+
 async def test_what_the_plan_leaves_over_is_read_once_and_goes_first(doubling: DoublingRuntime) -> None:
     batcher = Batcher(doubling, SPLIT, model="doubling", max_queue_items=16)
     reading = Reading(batcher)
