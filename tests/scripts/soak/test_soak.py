@@ -93,7 +93,11 @@ def evidence(*, mib_per_hour: float = 0.0, minutes: float = 60.0) -> Evidence:
 
     at_s = np.linspace(0, 60 * minutes, 200)
     return Evidence(
-        minutes, samples=[held(float(at)) for at in at_s], at_rest=[held(0), held(0)], rejected=100, rejected_mib=[0.1]
+        minutes,
+        samples=[held(float(at)) for at in at_s],
+        at_rest=[held(0), held(0)],
+        rejected=100,
+        rejected_mib=[[0.1, 0.0, 3.2, 0.0, 0.1]],
     )
 
 
@@ -114,7 +118,7 @@ def test_what_is_broken_is_named() -> None:
     assert broken(findings(evidence(mib_per_hour=50, minutes=10))) == []  # too short to say
     leaking = evidence()
     leaking.at_rest[1] = Sample(0, (Held(7, 200, 41, 9, 12),), 4)
-    leaking.rejected_mib = [1.5]
+    leaking.rejected_mib = [[0.0] * 5, [1.5, 1.4, 1.5, 0.2, 1.6]]
     leaking.logged_errors = Counter({"unhandled_error": 1})
     assert [what.split(" at rest")[0] for what in broken(findings(leaking))] == [
         "errors in the log", "open files", "threads", "temporary files", "pipes", "memory gained by 100 rejected requests"
