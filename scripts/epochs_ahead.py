@@ -6,6 +6,7 @@ on a machine of two cores there is nothing to gain. Refuses to know what an epoc
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import signal
@@ -45,9 +46,7 @@ class EpochsAhead:
             self._pool = ProcessPoolExecutor(
                 processes,
                 mp_context=multiprocessing.get_context("fork"),
-                # Ctrl-C is for the training, which then ends them; each would say a page about it.
-                initializer=signal.signal,
-                initargs=(signal.SIGINT, signal.SIG_IGN),
+                initializer=_begin,
             )
             self._pool.submit(int).result()  # forks all of them
 
@@ -86,6 +85,14 @@ class EpochsAhead:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             _inherited.pop(id(self), None)
+
+
+def _begin() -> None:
+    """In a new process."""
+    # Ctrl-C is for the training, which then ends them; each would say a page about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What was garbage when they were forked is their parent's to end: its threads (a runtime's, say) are not here.
+    gc.freeze()
 
 
 def _laid_out(pool: int, options: Mapping[str, Any]) -> TrainingBatches:

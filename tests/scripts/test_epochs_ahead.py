@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 from typing import Any
 
@@ -50,3 +52,26 @@ def test_ctrl_c_is_for_the_training_alone() -> None:
     with EpochsAhead(ROWS, np.arange(TRAIN), 1) as ahead:
         assert ahead._pool is not None
         assert ahead._pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+
+
+class EndsElsewhere:
+    """Garbage with something to end, as a runtime has threads: in another process that is the end of it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.maker = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.maker:
+            os._exit(3)
+
+
+def test_the_processes_leave_their_parents_garbage_alone() -> None:
+    gc.disable()
+    try:
+        EndsElsewhere()
+        with EpochsAhead(ROWS, np.arange(TRAIN), 1) as ahead:
+            assert ahead._pool is not None
+            assert ahead._pool.submit(gc.collect).result() >= 0
+    finally:
+        gc.enable()
