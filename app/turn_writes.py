@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
 from socket import socket as Socket
 from typing import Any
@@ -46,10 +46,6 @@ class TurnWrites(asyncio.Transport):
         self._held_bytes += len(data)
         if self._held_bytes > MOST_HELD_BYTES:
             self.flush()
-
-    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
-        for data in list_of_data:
-            self.write(data)
 
     def flush(self) -> None:
         """Send what is held now."""

@@ -20,9 +20,8 @@ _CHOSEN = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """For B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with
-    `confidences` float64[B, A, K], below 0 where the attribute has no further candidate. `outside` float64[B, C]: see
-    `Levels.outside`."""
+    """For B items, A attributes and K ranks: `labels` int64[B, A, K], each within its attribute, with `confidences` float64[B,
+    A, K], below 0 where the attribute has no further candidate. `outside` float64[B, C]: see `Levels.outside`."""
 
     labels: Indices
     confidences: Floats

@@ -178,11 +178,11 @@ sys.exit(service.main([]))
 """
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_line(tiny_models: Path, workers: str) -> None:
-    settings = {"ITEMLENS_MODELS_DIR": str(tiny_models), "ITEMLENS_PORT": "0", "ITEMLENS_WORKERS": workers}
+def last_line_of_a_start(models: Path, workers: str, program: str, *arguments: str) -> str:
+    """All that a start by `program` says when it fails, as it has to: in one line, without a traceback."""
+    settings = {"ITEMLENS_MODELS_DIR": str(models), "ITEMLENS_PORT": "0", "ITEMLENS_WORKERS": workers}
     ended = subprocess.run(
-        [sys.executable, "-c", TAKE_THE_PORT],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=clean_environment(**settings),
         capture_output=True,
@@ -191,9 +191,15 @@ def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_
         check=False,
     )
     assert ended.returncode == 1
-    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
-    assert said.startswith("Cannot listen on 127.0.0.1 port 0: address already in use. ")
     assert "Error" not in ended.stdout
+    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
+    return said
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_another_program_takes_while_it_loads_ends_the_start_in_one_line(tiny_models: Path, workers: str) -> None:
+    said = last_line_of_a_start(tiny_models, workers, TAKE_THE_PORT)
+    assert said.startswith("Cannot listen on 127.0.0.1 port 0: address already in use. ")
 
 
 ALLOW_FEW_THREADS = """
@@ -217,20 +223,8 @@ sys.exit(service.main([]))
 @pytest.mark.parametrize(("workers", "allowed"), [("1", 0), ("1", 1), ("1", 2), ("1", 3), ("2", 0), ("2", 1)])
 def test_a_start_that_gets_too_few_threads_ends_in_one_line(tiny_models: Path, workers: str, allowed: int) -> None:
     """It takes one each to look for models and to load them, and one for every model."""
-    settings = {"ITEMLENS_MODELS_DIR": str(tiny_models), "ITEMLENS_PORT": "0", "ITEMLENS_WORKERS": workers}
-    ended = subprocess.run(
-        [sys.executable, "-c", ALLOW_FEW_THREADS, str(allowed)],
-        cwd=ROOT,
-        env=clean_environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=START_TIMEOUT_S,
-        check=False,
-    )
-    assert ended.returncode == 1
-    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
+    said = last_line_of_a_start(tiny_models, workers, ALLOW_FEW_THREADS, str(allowed))
     assert said.startswith("Cannot start a thread: the system allows no more. Raise the limit on threads and processes ")
-    assert "Error" not in ended.stdout
 
 
 @pytest.mark.parametrize(("closed", "workers"), [(">&-", "1"), (">&-", "2"), ("<&- >&- 2>&-", "2")])
