@@ -9,10 +9,10 @@
     python -m scripts.benchmark --bundle models/shoes/1 --out runs/shoes-benchmark
 
 All servers answer the same drawn photos and titles, on this machine, beside the load generator. They stay up and take turns
-in short rounds, so that a noisy minute meets all of them; those that rest are stopped meanwhile. Figures are medians over the
-rounds. A server's cost is the CPU time of its own processes, so the generator is not counted; throughput by the clock is
-printed too. Each peer is installed into an environment of its own below OUT/envs and tuned first. A peer that cannot be
-installed or started is named.
+in short rounds, so that a noisy minute meets all of them; those that rest are stopped meanwhile. The ceiling is measured around
+each one's turn at the largest concurrency, half before and half after it. Figures are medians over the rounds. A server's cost
+is the CPU time of its own processes, so the generator is not counted; throughput by the clock is printed too. Each peer is
+installed into an environment of its own below OUT/envs and tuned first. A peer that cannot be installed or started is named.
 
 The sections of a run are tune, start, rounds, open-loop, memory and growth. OUT/progress.json is written after each of them,
 and after each round.

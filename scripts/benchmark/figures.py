@@ -36,6 +36,8 @@ class Point:
     generator_cpu_s: float = 0.0
     other_cpu_s: float = 0.0
     rate_per_s: float | None = None
+    beside: str = ""
+    """Of a ceiling: the contender that was asked between its two halves."""
 
     @property
     def items_per_s(self) -> float:
@@ -112,15 +114,25 @@ class Points:
         combine: Callable[[Point, Point], float],
     ) -> Spread | None:
         """`combine` of two points of the same round, since the machine's noise is common to a round."""
-        seconds = {point.round: point for point in self.of(*second)}
-        pairs = [(point, seconds[point.round]) for point in self.of(*first) if point.round in seconds]
-        return Spread.of(combine(*pair) for pair in pairs if pair[0].items and pair[1].items)
+        return _combined(self.of(*first), self.of(*second), combine)
+
+    def over_ceiling(
+        self, contender: str, concurrency: int | None, combine: Callable[[Point, Point], float], *, ceiling: str = "batch"
+    ) -> Spread | None:
+        """`combine` of a contender's JSON points and the ceilings that were measured around them. A round of all contenders
+        takes minutes, in which the machine changes by more than what is asked for here."""
+        around = [point for point in self.of(CEILING, ceiling) if point.beside == contender]
+        return _combined(self.of(contender, "json", concurrency), around, combine)
 
     def overhead_ms(self, contender: str, concurrency: int | None) -> Spread | None:
         """Core-milliseconds per item beyond the ceiling's: what serving costs."""
-        return self.paired(
-            (contender, "json", concurrency), (CEILING, "batch", None), lambda a, b: a.cpu_ms_per_item - b.cpu_ms_per_item
-        )
+        return self.over_ceiling(contender, concurrency, lambda a, b: a.cpu_ms_per_item - b.cpu_ms_per_item)
+
+
+def _combined(first: list[Point], second: list[Point], combine: Callable[[Point, Point], float]) -> Spread | None:
+    seconds = {point.round: point for point in second}
+    pairs = [(point, seconds[point.round]) for point in first if point.round in seconds]
+    return Spread.of(combine(*pair) for pair in pairs if pair[0].items and pair[1].items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +155,15 @@ def judged_figures(
     against_peer = None
     if ours is not None and best_peer is not None and known[best_peer].median > 0:
         against_peer = Spread.of([ours.median / known[best_peer].median])
-    ceiling_rate = (CEILING, "batch", None)
-    by_wall = points.paired((service, "json", 64), ceiling_rate, lambda a, b: a.items_per_s / b.items_per_s)
-    by_cpu = points.paired((service, "json", 64), ceiling_rate, lambda a, b: b.cpu_ms_per_item / a.cpu_ms_per_item)
+    by_wall = points.over_ceiling(service, 64, lambda a, b: a.items_per_s / b.items_per_s)
+    by_cpu = points.over_ceiling(service, 64, lambda a, b: b.cpu_ms_per_item / a.cpu_ms_per_item)
     plain_best, own_best = points.best_concurrency(plain), points.best_concurrency(service)
     against_plain = None
     if plain_best is not None and own_best is not None:
         against_plain = points.paired(
             (service, "json", own_best), (plain, "json", plain_best), lambda a, b: a.items_per_s / b.items_per_s
         )
-    alone = points.paired((service, "json", 1), (CEILING, "single", None), lambda a, b: a.p50_ms - b.p50_ms)
+    alone = points.over_ceiling(service, 1, lambda a, b: a.p50_ms - b.p50_ms, ceiling="single")
     tail = Spread.of(point.p99_ms / point.p50_ms for point in points.of(service, "open-0.8"))
     batched = points.paired((service, "batch64", None), (service, "json", 64), lambda a, b: a.items_per_s / b.items_per_s)
     return [

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from app.engine.settings import usable_cpus
 from scripts.benchmark import samples
@@ -36,6 +37,7 @@ from scripts.benchmark.server import Server, ServerError
 from scripts.benchmark.tuning import FAULTS, in_words, prepare, started
 
 Say = Callable[[str], None]
+CeilingKind = Literal["batch", "single"]
 
 
 @dataclass
@@ -153,10 +155,6 @@ class Run:
     # --- the rounds ------------------------------------------------------------------------------------------------
 
     def _round(self, number: int) -> None:
-        seconds = self.plan.seconds
-        with self._alone(None):
-            self._ceiling_point("batch", number, self._ceiling.run(seconds, batch_items=self._ceiling.batch_items))
-            self._ceiling_point("single", number, self._ceiling.run(seconds / 2, batch_items=1, processes=1))
         names = list(self._running)
         # Another one begins each round.
         for name in names[number % len(names) :] + names[: number % len(names)] if names else []:
@@ -172,14 +170,35 @@ class Run:
 
     def _turn(self, name: str, running: _Running, number: int) -> None:
         for concurrency in self.plan.concurrencies:
-            if name in self._running:  # until it dies
-                self._point(running, "json", running.requests, number, concurrency)
+            if name not in self._running:  # it has died
+                return
+            kind = self._ceiling_beside(name, concurrency)
+            before = self._half_a_ceiling(running, kind)
+            self._point(running, "json", running.requests, number, concurrency)
+            if before is not None and kind is not None:
+                after = self._half_a_ceiling(running, kind)
+                self._ceiling_point(kind, name, number, before.and_then(after) if after is not None else before)
         if name == SERVICE and name in self._running:
             self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
         if name == SERVICE and name in self._running:
             self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
 
-    def _ceiling_point(self, kind: str, number: int, run: CeilingRun) -> None:
+    def _ceiling_beside(self, name: str, concurrency: int) -> CeilingKind | None:
+        """What is measured around a point: cost under load of everybody, and the time of a lone item of the service."""
+        if concurrency == max(self.plan.concurrencies):
+            return "batch"
+        return "single" if name == SERVICE and concurrency == 1 else None
+
+    def _half_a_ceiling(self, running: _Running, kind: CeilingKind | None) -> CeilingRun | None:
+        if kind is None:
+            return None
+        seconds = self.plan.seconds / 2
+        with paused([running.server.pid]):
+            if kind == "batch":
+                return self._ceiling.run(seconds, batch_items=self._ceiling.batch_items)
+            return self._ceiling.run(seconds / 2, batch_items=1, processes=1)
+
+    def _ceiling_point(self, kind: CeilingKind, beside: str, number: int, run: CeilingRun) -> None:
         point = Point(
             contender=CEILING,
             kind=kind,
@@ -193,6 +212,7 @@ class Run:
             p90_ms=run.item_ms,
             p99_ms=run.item_ms,
             server_cpu_s=run.cpu_s,
+            beside=beside,
         )
         self.outcome.points.append(point)
 

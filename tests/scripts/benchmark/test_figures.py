@@ -11,7 +11,15 @@ from scripts.benchmark.outcome import Outcome
 
 
 def _point(
-    contender: str, kind: str = "json", *, number: int = 0, concurrency: int = 64, rate: float, cpu_ms: float, **more: float
+    contender: str,
+    kind: str = "json",
+    *,
+    number: int = 0,
+    concurrency: int = 64,
+    rate: float,
+    cpu_ms: float,
+    beside: str = "",
+    **more: float,
 ) -> Point:
     latencies = {"p50_ms": 10.0, "p90_ms": 20.0, "p99_ms": 30.0} | more
     items = int(rate * 4)
@@ -25,6 +33,7 @@ def _point(
         requests=items,
         failures=0,
         server_cpu_s=items * cpu_ms / 1000,
+        beside=beside,
         **latencies,
     )
 
@@ -35,15 +44,18 @@ POINTS = [
         point
         for number, pace in enumerate((1.0, 0.5, 1.0))
         for point in (
-            _point(CEILING, "batch", number=number, concurrency=0, rate=1500 * pace, cpu_ms=1.25),
-            _point(CEILING, "single", number=number, concurrency=0, rate=700, cpu_ms=1.4, p50_ms=1.5),
+            _point(CEILING, "batch", number=number, concurrency=0, rate=1500 * pace, cpu_ms=1.25, beside="itemlens"),
+            # Measured when the machine was slow, around somebody else.
+            _point(CEILING, "batch", number=number, concurrency=0, rate=1000 * pace, cpu_ms=1.75, beside="fast peer"),
+            _point(CEILING, "batch", number=number, concurrency=0, rate=1000 * pace, cpu_ms=1.75, beside="slow peer"),
+            _point(CEILING, "single", number=number, concurrency=0, rate=700, cpu_ms=1.4, p50_ms=1.5, beside="itemlens"),
             _point("itemlens", number=number, concurrency=1, rate=300 * pace, cpu_ms=2.0, p50_ms=2.3),
             _point("itemlens", number=number, concurrency=64, rate=1200 * pace, cpu_ms=1.45),
             _point("itemlens", "batch64", number=number, concurrency=8, rate=1440 * pace, cpu_ms=1.3),
             _point("itemlens", "open-0.8", number=number, concurrency=0, rate=900, cpu_ms=1.5, p50_ms=5.0, p99_ms=15.0),
             _point("plain", number=number, concurrency=8, rate=400 * pace, cpu_ms=4.0),
             _point("plain", number=number, concurrency=64, rate=300 * pace, cpu_ms=5.0),
-            _point("fast peer", number=number, concurrency=64, rate=800 * pace, cpu_ms=2.25),
+            _point("fast peer", number=number, concurrency=64, rate=800 * pace, cpu_ms=2.75),
             _point("slow peer", number=number, concurrency=64, rate=300 * pace, cpu_ms=6.0),
         )
     )
@@ -60,7 +72,7 @@ def test_figures_are_medians_of_ratios_within_a_round() -> None:
     medians = [figure.value.median if figure.value else None for figure in figures]
     assert medians == [
         pytest.approx(0.20),  # 1.45 - 1.25
-        pytest.approx(0.20),  # over 2.25 - 1.25
+        pytest.approx(0.20),  # over 2.75 - 1.75
         pytest.approx(1.25 / 1.45),
         pytest.approx(1200 / 1500),
         pytest.approx(1200 / 400),  # plain is best at 8
