@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app.engine.batch_plan import plan_batches
+from app.engine.batcher import Batcher
 from app.engine.runtimes.base import Arrays
 from app.engine.settings import EngineSettings
 from tests.tiny_bundle import write_tiny_bundle
@@ -40,6 +42,10 @@ def tiny_copy(tiny_models_dir: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def litert_settings(tiny_models_dir: Path) -> EngineSettings:
     return EngineSettings(models_dir=tiny_models_dir, runtime="litert", default_model="tiny", runtime_threads=1)
+
+
+# 4 items cost what 2 single ones do; a full batch is 4.
+PLAN = plan_batches({1: 0.001, 2: 0.0015, 4: 0.002})
 
 
 class DoublingRuntime:
@@ -75,3 +81,11 @@ def doubling() -> DoublingRuntime:
 
 def row_of(number: int) -> dict[str, NDArray[Any]]:
     return {"number": np.array(number)}
+
+
+@pytest.fixture
+async def batcher(doubling: DoublingRuntime) -> AsyncIterator[Batcher]:
+    batcher = Batcher(doubling, PLAN, model="doubling", max_queue_items=8)
+    yield batcher
+    doubling.gate.set()
+    await batcher.close(grace_s=1.0)
