@@ -204,7 +204,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     def left_unsent(self) -> None:
         # While an answer is being made, the application is told to pause, and that is watched.
-        is_answering = self._running is not None and not self._running.response_complete
+        is_answering = self._running is not None and not self._running.response_complete and not self.transport.is_closing()
         if not is_answering and not (self.flow.write_paused and self._unread_since_s is not None):
             self._watch_reader()
 

@@ -154,8 +154,10 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         if self._in_body and self._running is self.cycle and not self.transport.is_closing():
             self._is_deaf = True
             self._linger()
-        else:
-            self.transport.close()
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size():  # of an answer that failed: nobody else looks after it
+            self.left_unsent()
 
     def _linger(self) -> None:
         self._abandon()

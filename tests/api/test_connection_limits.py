@@ -12,9 +12,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
 
 from app import metrics
 from app.connection_limits import LimitedHttpProtocol
+from app.main import create_app
 from app.settings import Settings
 from tests.api.listening import Client, connected, is_whole, listening, request
 from tests.conftest import FakeEngine
@@ -171,6 +174,38 @@ async def test_an_answer_that_is_not_read_is_cut_in_time(port: int, bytes_read: 
     connection.close()
     assert ended("slow_reading") == before + 1
     assert SPAN_S * 0.9 < after_s < LATE_S
+
+
+async def test_an_answer_that_fails_in_its_middle_and_is_not_read_is_cut_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When so little waits for its reader that the application was not told to pause."""
+    before, unsent = ended("slow_reading"), asyncio.Event()
+    note = LimitedHttpProtocol.left_unsent
+
+    def left_unsent(protocol: LimitedHttpProtocol) -> None:
+        unsent.set()
+        note(protocol)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while not unsent.is_set():
+            yield bytes(4096)
+            await asyncio.sleep(0)
+        raise RuntimeError
+
+    def create_broken_app(*given: Any, **named: Any) -> FastAPI:
+        app = create_app(*given, **named)
+        app.add_route("/broken", lambda _: StreamingResponse(pieces()))
+        return app
+
+    monkeypatch.setattr(LimitedHttpProtocol, "left_unsent", left_unsent)
+    monkeypatch.setattr("tests.api.listening.create_app", create_broken_app)
+    async with listening(Settings(slow_client_timeout_s=SPAN_S)) as port, connected(port, receive_buffer_bytes=2048) as client:
+        client.send(b"GET /broken HTTP/1.1\r\nHost: itemlens\r\n\r\n")
+        async with asyncio.timeout(5):
+            await unsent.wait()
+        began_s = time.monotonic()
+        while ended("slow_reading") == before and time.monotonic() - began_s < 2 * LATE_S:
+            await asyncio.sleep(0.02)
+    assert ended("slow_reading") == before + 1
 
 
 async def test_an_answer_that_is_read_steadily_is_sent_to_its_end() -> None:
