@@ -19,7 +19,7 @@ from app.engine.admission import Admission
 from app.engine.batch_plan import BatchPlan
 from app.engine.batch_run import Entry, ReadItem, read_entries, run_batch
 from app.engine.errors import EngineError, ItemError, NotReadyError, OverloadedError
-from app.engine.priority import give_way
+from app.engine.priority import end_turn, give_way
 from app.engine.runtimes.base import Runtime
 from app.engine.submission import ItemOutputs, ItemRow, Submission, deliver_all, out_of_time
 from app.metrics import BATCH_SIZE, MODEL_DURATION_SECONDS, QUEUE_DEPTH, QUEUE_DURATION_SECONDS, SHED_ITEMS, record
@@ -150,10 +150,11 @@ class Batcher:
 
     def _own_runtime(self) -> None:
         try:
-            give_way()
+            give_way(in_long_turns=True)
             while batch := self._take():
                 self._answer(batch, joined=True)
                 del batch  # the photos that it was read from are not kept until the next one comes
+                end_turn()  # now the event loop can write a batch of answers
         except BaseException as error:  # the end of this thread, whatever it is; the type alone holds no content
             logger.critical("runtime_thread_died", model=self._model, error=type(error).__name__)
         finally:
