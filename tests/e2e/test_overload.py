@@ -1,6 +1,7 @@
 """More than the service can answer: it answers as much as ever, as soon as ever, and says to the rest when to come again.
 
-The heavy one takes seven minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it two, to see that it works:
+The heavy one takes six minutes on a machine with nothing else to do, `OVERLOAD_STEP_S=10` makes it two, to see that it works;
+`OVERLOAD_SLICES=3` measures the capacity more often, where a core changes its speed from minute to minute:
 
     pytest -s -m slow tests/e2e/test_overload.py
 """
@@ -31,8 +32,9 @@ from tests.tiny_bundle import jpeg
 STEP_S = float(os.environ.get("OVERLOAD_STEP_S", "60"))
 SERVER_CORE, CLIENT_CORE = 0, 1
 SHARES = (0.8, 1.0, 2.0, 10.0)
-SLICES = 3
-"""Of a step, with the capacity measured between them."""
+SLICES = int(os.environ.get("OVERLOAD_SLICES", "1"))
+"""Of a step, with the capacity measured between them. Each begins with a quarter of a second in which overload is not noticed
+yet and the queue fills: in a minute of three that is more than the hundredth that waits longest."""
 BARE = """
 import sys, uvicorn
 async def app(scope, receive, send):
