@@ -112,6 +112,11 @@ _RESPONSE_HEADERS = {
         "example": "decode;dur=1.9, queue;dur=0.3, model;dur=2.4, total;dur=5.1",
     },
 }
+_BELOW_HTTP = {
+    str(status): {"description": f"In plain text: {what}.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    for status, what in ((414, "the path and query are too long"), (431, "the headers are too large or too many"))
+}
+"""Answers to heads that never become a request (`app.connection_limits`)."""
 _DOCUMENTED_MODELS = (ClassifyRequest, EmbedRequest, ItemRequest, ClassifyLine, EmbedLine, FailedItem, ProblemDocument)
 
 
@@ -202,6 +207,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             if path.startswith("/v1/"):
                 # The empty one: a service without keys is open.
                 operation["security"] = [{"ApiKey": []}, {"Bearer": []}, {}]
+            operation["responses"] |= _BELOW_HTTP
             # Every answer has them; said once per operation, since they would double the length of the page.
             operation["responses"]["200"].setdefault("headers", {}).update(_RESPONSE_HEADERS)
     return document
@@ -223,8 +229,7 @@ def _body(
         "parameters": [*_REQUEST_HEADERS, *_query_parameters(option_schemas)],
         "requestBody": {
             "required": True,
-            "description": "JSON carries many items, a form one, and NDJSON (one item a line, options in the query) "
-            "any number.",
+            "description": "JSON carries many items, a form one, NDJSON (one item a line, options in the query) any number.",
             "content": {
                 "application/json": {"schema": _ref(request), "examples": examples},
                 "multipart/form-data": {

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.engine import registry
 from app.engine.engine import Engine, open_engine
 from app.engine.errors import SpaceConflictError, UnknownModelError
 from app.engine.items import Item
+from app.engine.loading import LoadedVersion, load_version
 from app.engine.settings import EngineSettings
 from app.engine.watch import SETTLE_S
 from tests.tiny_bundle import jpeg, seal
@@ -52,9 +56,18 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_new_version_takes_over_without_a_failed_request(engine: Engine, settings: EngineSettings) -> None:
+async def test_a_new_version_takes_over_without_a_failed_request(
+    engine: Engine, settings: EngineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answered: list[str] = []
     seen: set[str] = set()
+    is_seen_loading = threading.Event()
+
+    def load_once_seen(*given: Any, **named: Any) -> LoadedVersion:
+        assert is_seen_loading.wait(WAIT_S)  # on a busy machine it may be done between two answers
+        return load_version(*given, **named)
+
+    monkeypatch.setattr(registry, "load_version", load_once_seen)
 
     async def keep_asking() -> None:
         while answered.count("3") < 3:
@@ -62,6 +75,8 @@ async def test_a_new_version_takes_over_without_a_failed_request(engine: Engine,
             assert len(reply.results) == 2
             answered.append(reply.model.version)
             seen.update(states(engine).values())
+            if "loading" in seen:
+                is_seen_loading.set()
             assert engine.is_ready()
 
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as asking:
