@@ -18,8 +18,8 @@ _NICENESS = 5
 weights refusals waited up to seconds there, behind the very work that they are to be spared."""
 _MOST = 19
 _LONG_TURN_S = 0.02
-"""Of a runtime's thread and of the event loop that it shares a core with; Linux' own are 3 to 4 ms. Half a batch of photos: it
-finds the caches as it left them, and refusals are late by no more."""
+"""Of a runtime's thread and of the event loop that it shares a core with; Linux' own end with a tick of 4 ms. Half a batch of
+photos: it finds the caches as it left them, and refusals are late by no more."""
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 """`struct sched_attr` of <linux/sched/types.h>: size, policy, flags, niceness, priority, runtime in ns, deadline, period."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -48,10 +48,12 @@ def give_way(*, in_long_turns: bool = False) -> None:
     """
     if sys.platform != "linux":
         return
-    # What was inherited from an event loop is put off: of two that wait for each other's turn, the loop would have to wait
-    # longer.
     with suppress(OSError):
-        _schedule(os.SCHED_OTHER, _NICENESS, turn_s=_LONG_TURN_S if in_long_turns else 0.0)
+        policy = os.sched_getscheduler(0)
+        if policy == os.SCHED_BATCH:
+            # Inherited; of two that wait for each other's turn, the event loop would have to wait longer.
+            policy = os.SCHED_OTHER
+        _schedule(policy, _NICENESS, turn_s=_LONG_TURN_S if in_long_turns else 0.0)
 
 
 def end_turn() -> None:
