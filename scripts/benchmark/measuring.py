@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -172,31 +173,32 @@ class Run:
         for concurrency in self.plan.concurrencies:
             if name not in self._running:  # it has died
                 return
-            kind = self._ceiling_beside(name, concurrency)
-            before = self._half_a_ceiling(running, kind)
-            self._point(running, "json", running.requests, number, concurrency)
-            if before is not None and kind is not None:
-                after = self._half_a_ceiling(running, kind)
-                self._ceiling_point(kind, name, number, before.and_then(after) if after is not None else before)
+            with self._ceiling_around(running, number, concurrency):
+                self._point(running, "json", running.requests, number, concurrency)
         if name == SERVICE and name in self._running:
             self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
         if name == SERVICE and name in self._running:
             self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
 
-    def _ceiling_beside(self, name: str, concurrency: int) -> CeilingKind | None:
-        """What is measured around a point: cost under load of everybody, and the time of a lone item of the service."""
+    @contextlib.contextmanager
+    def _ceiling_around(self, running: _Running, number: int, concurrency: int) -> Iterator[None]:
+        """Half of a ceiling before a point and half after it: the cost under load, of everybody, and the time of a lone item,
+        of the service."""
+        name, seconds = running.contender.name, self.plan.seconds / 2
+        kind: CeilingKind
         if concurrency == max(self.plan.concurrencies):
-            return "batch"
-        return "single" if name == SERVICE and concurrency == 1 else None
-
-    def _half_a_ceiling(self, running: _Running, kind: CeilingKind | None) -> CeilingRun | None:
-        if kind is None:
-            return None
-        seconds = self.plan.seconds / 2
+            kind, run = "batch", partial(self._ceiling.run, seconds, batch_items=self._ceiling.batch_items)
+        elif name == SERVICE and concurrency == 1:
+            kind, run = "single", partial(self._ceiling.run, seconds / 2, batch_items=1, processes=1)
+        else:
+            yield
+            return
         with paused([running.server.pid]):
-            if kind == "batch":
-                return self._ceiling.run(seconds, batch_items=self._ceiling.batch_items)
-            return self._ceiling.run(seconds / 2, batch_items=1, processes=1)
+            before = run()
+        yield
+        with paused([running.server.pid]):
+            after = run()
+        self._ceiling_point(kind, name, number, before.and_then(after))
 
     def _ceiling_point(self, kind: CeilingKind, beside: str, number: int, run: CeilingRun) -> None:
         point = Point(
