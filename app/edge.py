@@ -45,6 +45,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
 )
 """Sent unless the route sets its own value (the docs page does)."""
+_SECURITY_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
 TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -233,7 +234,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
 
 def _finished_headers(headers: list[tuple[bytes, bytes]], context: RequestContext, scope: Scope) -> list[tuple[bytes, bytes]]:
     names = {name for name, _ in headers}
-    headers += [header for header in SECURITY_HEADERS if header[0] not in names]
+    headers += SECURITY_HEADERS if names.isdisjoint(_SECURITY_NAMES) else [h for h in SECURITY_HEADERS if h[0] not in names]
     if scope.get("scheme") == "https":
         headers.append(TRANSPORT_SECURITY)
     headers.append((b"x-request-id", context.request_id.encode("ascii")))

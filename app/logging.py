@@ -11,7 +11,9 @@ import asyncio
 import json
 import logging
 import sys
+import time
 import traceback
+from functools import lru_cache
 from typing import Literal
 
 import structlog
@@ -86,9 +88,27 @@ class _LineLogger:
     debug = info = warning = warn = error = critical = exception = msg
 
 
-def _name_of_logger(logger: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _utc_now() -> str:
+    """As "2026-01-31T12:00:00.000000Z"."""
+    now_s, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_utc_second(now_s)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(now_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
+
+
+def _completed(logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
+    """With what every event says beside its own. One processor in place of four: each request has an event."""
+    event["level"] = "error" if level == "exception" else level
     event["logger"] = logger.name
-    return event
+    event["timestamp"] = _utc_now()
+    return place_only(logger, level, event) if "exc_info" in event or "stack_info" in event else event
+
+
+def _json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return _to_json(event)
 
 
 def configure_logging(level: Level = "info", log_format: Format = "auto") -> None:
@@ -131,13 +151,7 @@ def configure_logging(level: Level = "info", log_format: Format = "auto") -> Non
     logging.getLogger("uvicorn.access").disabled = True
     # Not through the standard library: its records and formatters would double what a request's one event costs.
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            _name_of_logger,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            place_only,
-            renderer,
-        ],
+        processors=[_completed, renderer if console else _json_line],
         logger_factory=_LineLogger,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,

@@ -172,7 +172,9 @@ MODEL_READY = Gauge(
 
 _DELAY_S = 0.2
 _MOST_WAITING = 20_000
-_waiting: collections.deque[tuple[Counter | Gauge | SummedHistogram, float]] = collections.deque()
+"""Of one metric, should the loop not come to counting them."""
+_waiting: collections.defaultdict[Counter | Gauge | SummedHistogram, list[float]] = collections.defaultdict(list)
+"""By their metric. A list is added to by any thread, and is shortened in one step by what was read of it."""
 _waiting_decisions: collections.Counter[tuple[str, tuple[str, ...], tuple[str, ...]]] = collections.Counter()
 """Items, by their model, the attributes that were asked for, and the decision of each."""
 _counting = threading.Lock()
@@ -182,8 +184,9 @@ _counting_loop: asyncio.AbstractEventLoop | None = None
 
 def record(metric: Counter | Gauge | SummedHistogram, amount: float = 1.0) -> None:
     """Add `amount` to a counter or gauge, or have a histogram observe it, a little later. From any thread."""
-    _waiting.append((metric, amount))
-    if len(_waiting) > _MOST_WAITING:
+    amounts = _waiting[metric]
+    amounts.append(amount)
+    if len(amounts) > _MOST_WAITING:
         count_waiting()
 
 
@@ -206,15 +209,14 @@ def count_waiting() -> None:
     global _counting_loop
     _counting_loop = None
     with _counting:
-        amounts: dict[Counter | Gauge | SummedHistogram, list[float]] = {}
-        for _ in range(len(_waiting)):
-            metric, amount = _waiting.popleft()
-            amounts.setdefault(metric, []).append(amount)
-        for metric, values in amounts.items():
+        for metric, amounts in list(_waiting.items()):
+            if not (values := amounts[:]):
+                continue
+            del amounts[: len(values)]
             if isinstance(metric, SummedHistogram):
                 metric.observe_all(values)
-            else:
-                metric.inc(sum(values))
+            elif amount := sum(values):  # what began and ended meanwhile is no change of a gauge
+                metric.inc(amount)
         decisions = list(_waiting_decisions.items())
         _waiting_decisions.clear()
     summed: collections.Counter[tuple[str, str, str]] = collections.Counter()

@@ -55,10 +55,11 @@ class RequestCycle(RequestResponseCycle):
         """Write the head. False, and nothing is done, where the base class has to see to it."""
         if said["type"] != "http.response.start" or self.access_log or self.scope["method"] == "HEAD":
             return False
-        headers = [(name.lower(), value) for name, value in (*self.default_headers, *said.get("headers", ()))]
+        headers = [*self.default_headers, *said.get("headers", ())]
         fields = dict(headers)
         length = fields.get(b"content-length", b"")
-        if not length.isdigit() or not _LEFT_TO_THE_BASE.isdisjoint(fields):
+        names = b"".join(fields)
+        if not length.isdigit() or names != names.lower() or not _LEFT_TO_THE_BASE.isdisjoint(fields):
             return False
         if not self.keep_alive:
             headers.append((b"connection", b"close"))

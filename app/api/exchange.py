@@ -100,7 +100,17 @@ async def _answer_batch(
         said = outcome if isinstance(outcome, ProblemError) else operation.result(outcome, batch.options)
         results.append(write_result(index, received.id, said))
     text = merge_objects(to_json(operation.head(reply)), b'{"results":[%b]}' % b",".join(results))
-    return Response(text, media_type="application/json")
+    return _JsonText(text)
+
+
+class _JsonText(Response):
+    """JSON that is there already. What the base class makes of its options costs more than sending it."""
+
+    def __init__(self, text: bytes) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = text
+        self.raw_headers = [(b"content-length", b"%d" % len(text)), (b"content-type", b"application/json")]
 
 
 def _charge(context: RequestContext, items: int) -> None:

@@ -19,6 +19,10 @@ _MOST_NESTED = 200
 """The parser's own bound."""
 
 
+_SHORT_BYTES = 2048
+"""Searched through once for each of what is counted in it."""
+
+
 class _DuplicateKeyError(ValueError):
     pass
 
@@ -116,9 +120,12 @@ def _count_strings(value: Any) -> int:
 
 
 def _count(body: bytes | bytearray, separator: bytes, most: int) -> int:
-    """Occurrences of one byte, counted up to `most`. `bytes.find` runs at memory speed between hits, while
-    `bytes.count` looks at each byte: for a photo of 77 kB, 2 µs against 50.
+    """Occurrences of one byte; where there are more than `most`, at least as many. `bytes.find` runs at memory speed between
+    hits, while `bytes.count` looks at each byte: for a photo of 77 kB, 2 µs against 50; for a text without photos it is the
+    quicker one.
     """
+    if len(body) <= _SHORT_BYTES:
+        return body.count(separator)
     count = 0
     at = body.find(separator)
     while at >= 0:

@@ -30,7 +30,12 @@ def validate(model: type[ModelT], value: Any, *, pointer: str = "", code: str = 
     """`value` (parsed JSON) as `model`. Raises `ProblemError` with a pointer per finding."""
     if isinstance(value, dict):
         value = without_nulls(value)
-        broken = [key for key, text in value.items() if not (_is_text(key) and _is_text(text))]
+        # ASCII, as nearly all is, needs no call to say so.
+        broken = [
+            key
+            for key, text in value.items()
+            if not (key.isascii() and type(text) is str and text.isascii()) and not (_is_text(key) and _is_text(text))
+        ]
         if broken:
             detail = "Holds half a surrogate pair; cut text between whole characters"
             places = dict.fromkeys(f"{pointer}/{key}" if key in model.model_fields else pointer for key in broken)

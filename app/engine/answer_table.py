@@ -67,7 +67,7 @@ class AttributeAnswers(Mapping[str, AttributeAnswer]):
         """In the order of `names`."""
         of_all: list[tuple[Decision, ...]] | None = self.table.written.get("decisions")
         if of_all is None:
-            of_all = [tuple(DECISIONS[code] for code in codes) for codes in self.table.decisions.tolist()]
+            of_all = [tuple(map(DECISIONS.__getitem__, codes)) for codes in self.table.decisions.tolist()]
             self.table.written["decisions"] = of_all
         decisions, attributes = of_all[self.position], self.table.layout.attributes
         return decisions if self.names == attributes else tuple(decisions[attributes.index(name)] for name in self.names)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import structlog
@@ -39,3 +40,19 @@ def test_a_request_that_an_orderly_stop_ends_is_no_error(capsys: pytest.CaptureF
     [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["exception"] == "ValueError"
     assert "CANARY" not in line
+
+
+def test_every_line_says_when_how_bad_and_whose(capsys: pytest.CaptureFixture[str]) -> None:
+    before = datetime.now(UTC)
+    logger = structlog.get_logger("test")
+    logger.warning("careful")
+    try:
+        raise ValueError("CANARY")
+    except ValueError:
+        logger.exception("failed")
+    after = datetime.now(UTC)
+    careful, failed = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [(event["level"], event["logger"]) for event in (careful, failed)] == [("warning", "test"), ("error", "test")]
+    assert before <= datetime.fromisoformat(careful["timestamp"]) <= datetime.fromisoformat(failed["timestamp"]) <= after
+    assert len(careful["timestamp"]) == len("2026-01-31T12:00:00.000000Z")
+    assert (failed["exception"], "CANARY" in str(failed), "exc_info" in failed) == ("ValueError", False, False)

@@ -55,4 +55,4 @@ def test_what_nobody_counts_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(metrics, "_MOST_WAITING", 10)
     for _ in range(100):
         metrics.record(counter)
-    assert len(metrics._waiting) <= 11
+        assert len(metrics._waiting[counter]) <= 11
