@@ -61,6 +61,8 @@ class RequestContext:
     model: str | None = None
     quota: KeyQuota | None = None
     """Of the caller's key, where there is a limit; the request itself has been counted as one item."""
+    announced_bytes: int = 0
+    """The body's Content-Length, which the limits have allowed; 0 where there is none."""
     body: BodyLease | None = None
     """What the request holds of the worker's budget for bodies, where it may have one."""
     status: int = CLIENT_CLOSED
@@ -177,6 +179,7 @@ class BodyLimit:
         if not self.budget.has_room(1 if is_stream else length):
             await refuse_unread(no_room(), scope, receive, send, reason="body_bytes")
             return
+        context.announced_bytes = length
         context.body = lease = BodyLease(self.budget)
         received = 0
 

@@ -135,8 +135,8 @@ class Settings(FetchSettings, EdgeSettings):
         ge=1024,
         le=1024 * 1024 * MIB,
         description="Most bytes of bodies that one worker holds at once, until they are answered. A request for which there is "
-        "no room gets 503, by its Content-Length before it is read; NDJSON waits, and one of its lines may take half. 256 MiB: "
-        "eight of the largest bodies, or four thousand photos of 60 kB.",
+        "no room gets 503, by its Content-Length before it is read; NDJSON waits, and one of its lines may take half. Huge "
+        "pages may add 2 MiB to a body above 1 MiB. 256 MiB: eight of the largest bodies, or four thousand photos of 60 kB.",
     )
     max_request_items: int = Field(
         64, ge=1, le=4096, description="Most items in one JSON request. One full batch; send more as NDJSON."

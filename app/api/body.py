@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from app.api.received_body import ReceivedBody
 from app.engine.errors import DeadlineExceededError
 from app.errors import ProblemError
 
@@ -41,48 +42,6 @@ class Pace:
     min_bytes_per_s: int
 
 
-class _Received:
-    """What has come of a body. A small one is joined once, at its end. A large one is written into one growing block that the
-    C library takes from the system and gives back whole; pieces come out of its heap and may leave it 32 MiB larger."""
-
-    __slots__ = ("_block", "_pieces", "_size")
-
-    _MAX_PIECES_BYTES = 512 * 1024
-    """More than nearly all shop photos in base64."""
-    _LEAST_BLOCK_BYTES = 4 * 1024 * 1024 + 1
-    """More than what `app.engine.memory` lets come out of the heap. What is not written to takes no memory."""
-
-    def __init__(self) -> None:
-        self._block: bytearray | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, piece: bytes) -> None:
-        if self._block is None:
-            self._pieces.append(piece)
-            self._size += len(piece)
-            if self._size <= self._MAX_PIECES_BYTES:
-                return
-            self._block, pieces, self._size = bytearray(self._LEAST_BLOCK_BYTES), self._pieces, 0
-            self._pieces = []
-        else:
-            pieces = [piece]
-        for waiting in pieces:
-            end = self._size + len(waiting)
-            if end <= len(self._block):
-                self._block[self._size : end] = waiting
-            else:
-                del self._block[self._size :]
-                self._block += waiting
-            self._size = end
-
-    def whole(self) -> bytes | bytearray:
-        if self._block is not None:
-            del self._block[self._size :]
-            return self._block
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-
 def has_come(scope: Scope) -> bool:
     """Whether the request is known to be there to its end, so that nobody has to wait for it."""
     return _is_known(scope, "has_come")
@@ -98,16 +57,18 @@ def _is_known(scope: Scope, name: str) -> bool:
     return bool(connection.get(name, False))
 
 
-async def read_body(receive: Receive, pace: Pace, *, timeout_s: float, is_there: bool = False) -> bytes | bytearray:
+async def read_body(
+    receive: Receive, pace: Pace, *, timeout_s: float, is_there: bool = False, announced_bytes: int = 0
+) -> bytes | bytearray:
     """The whole body; the edge bounds its size. `timeout_s`: what is left of the caller's deadline. `is_there`: see `has_come`;
-    watching the time would be a quarter of what reading it costs.
+    watching the time would be a quarter of what reading it costs. `announced_bytes`: see `ReceivedBody`.
 
     Only the time spent waiting counts, so that a busy service blames nobody. Raises `ClientDisconnect`,
     `DeadlineExceededError`, `ProblemError` `body_stalled`.
     """
     clock = asyncio.get_running_loop().time
     give_up_at_s = clock() + timeout_s
-    body = _Received()
+    body = ReceivedBody(announced_bytes)
     waited_s, received = 0.0, 0
     while True:
         began_s = clock()

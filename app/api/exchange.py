@@ -60,7 +60,8 @@ async def answer(request: Request, operation: Operation[OptionsT, AnswerT]) -> R
     _refuse_query_options(request, operation.options)
     pace = Pace(settings.slow_client_timeout_s, settings.min_client_bytes_per_s)
     left_s = timeout_s - context.elapsed_s()
-    body = await read_body(request.receive, pace, timeout_s=left_s, is_there=has_come(request.scope))
+    is_there = has_come(request.scope)
+    body = await read_body(request.receive, pace, timeout_s=left_s, is_there=is_there, announced_bytes=context.announced_bytes)
     if media_type == b"application/json":
         batch = _read_json(body, settings, operation, fetcher_of(request))
     else:
