@@ -61,13 +61,6 @@ def place_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _to_json(event: EventDict, **_: object) -> str:
-    try:
-        return to_json(event, fallback=repr).decode()
-    except ValueError:  # half of a character, as names of files may hold; whoever logs must not fail for it
-        return json.dumps(event, default=repr)
-
-
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """Whether it tells of more than a request that an orderly stop has ended."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
@@ -100,30 +93,28 @@ def _utc_second(now_s: int) -> str:
 
 
 def _completed(logger: WrappedLogger, level: str, event: EventDict) -> EventDict:
-    """With what every event says beside its own. One processor in place of four: each request has an event."""
+    """With what every event says beside its own. One processor in place of four: each request has an event.
+    `logger`: None for a library's event, which has its logger's name already."""
     event["level"] = "error" if level == "exception" else level
-    event["logger"] = logger.name
+    if logger is not None:
+        event["logger"] = logger.name
     event["timestamp"] = _utc_now()
     return place_only(logger, level, event) if "exc_info" in event or "stack_info" in event else event
 
 
 def _json_line(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return _to_json(event)
+    try:
+        return to_json(event, fallback=repr).decode()
+    except ValueError:  # half of a character, as names of files may hold; whoever logs must not fail for it
+        return json.dumps(event, default=repr)
 
 
 def configure_logging(level: Level = "info", log_format: Format = "auto") -> None:
     """Send structlog's and the standard library's events to standard output, one line each."""
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(allow=[]),
-        place_only,
-    ]
-    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(_to_json)
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else _json_line
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(allow=[]), _completed],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         keep_exc_info=False,
         keep_stack_info=False,
@@ -151,7 +142,7 @@ def configure_logging(level: Level = "info", log_format: Format = "auto") -> Non
     logging.getLogger("uvicorn.access").disabled = True
     # Not through the standard library: its records and formatters would double what a request's one event costs.
     structlog.configure(
-        processors=[_completed, renderer if console else _json_line],
+        processors=[_completed, renderer],
         logger_factory=_LineLogger,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,

@@ -171,8 +171,8 @@ MODEL_READY = Gauge(
 # --- Writing down now, counting later --------------------------------------------------------------------------------
 
 _DELAY_S = 0.2
-_MOST_WAITING = 20_000
-"""Of one metric, should the loop not come to counting them."""
+_MOST_WAITING = 2_000
+"""Of one metric, should the loop not come to counting them; an item has numbers for ten."""
 _waiting: collections.defaultdict[Counter | Gauge | SummedHistogram, list[float]] = collections.defaultdict(list)
 """By their metric. A list is added to by any thread, and is shortened in one step by what was read of it."""
 _waiting_decisions: collections.Counter[tuple[str, tuple[str, ...], tuple[str, ...]]] = collections.Counter()

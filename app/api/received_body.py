@@ -6,9 +6,8 @@ Owns where the bytes are kept until all are there. Refuses to know what they are
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 
 _MIB = 1024 * 1024
 _MOST_PIECES_BYTES = _MIB // 2
@@ -16,27 +15,14 @@ _MOST_PIECES_BYTES = _MIB // 2
 _LEAST_BLOCK_BYTES = 4 * _MIB + 1
 """More than what `app.engine.memory` lets come out of the heap."""
 _HUGE_PAGE_BYTES = 2 * _MIB
-_MADV_HUGEPAGE = 14
-"""Of Linux' <sys/mman.h>."""
-_PAGE_BYTES = 4096
 _SMALL_BYTES = _MIB
 """A body that is hardly large takes little more than its size."""
 
 _new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
 _new_bytearray.restype, _new_bytearray.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
-
-
-def _find_madvise() -> Callable[[int, int, int], int] | None:
-    if sys.platform != "linux":
-        return None
-    with suppress(OSError, AttributeError):
-        madvise = ctypes.PyDLL(None).madvise
-        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        return madvise
-    return None
-
-
-_madvise = _find_madvise()
+if sys.platform == "linux":
+    _madvise = ctypes.PyDLL(None).madvise
+    _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class ReceivedBody:
@@ -90,12 +76,12 @@ def _unwritten(final_bytes: int) -> bytearray:
     has none, since with pages of two kinds it could not be moved without copying.
     """
     # A whole number of huge pages with what malloc adds: the kernel then places it where such a page may begin.
-    least_bytes = max(final_bytes, _LEAST_BLOCK_BYTES) + _PAGE_BYTES
-    size = -(-least_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES - _PAGE_BYTES
+    least_bytes = max(final_bytes, _LEAST_BLOCK_BYTES) + mmap.PAGESIZE
+    size = -(-least_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES - mmap.PAGESIZE
     block: bytearray = _new_bytearray(None, size)
-    if final_bytes and _madvise is not None:
+    if final_bytes and sys.platform == "linux":
         start = ctypes.addressof(ctypes.c_char.from_buffer(block))
         huge = -(-(start + _SMALL_BYTES) // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
         if huge < start + size:
-            _madvise(huge, start + size - huge, _MADV_HUGEPAGE)
+            _madvise(huge, start + size - huge, mmap.MADV_HUGEPAGE)
     return block

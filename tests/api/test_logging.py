@@ -50,9 +50,12 @@ def test_every_line_says_when_how_bad_and_whose(capsys: pytest.CaptureFixture[st
         raise ValueError("CANARY")
     except ValueError:
         logger.exception("failed")
+    logging.getLogger("library").warning("odd")
     after = datetime.now(UTC)
-    careful, failed = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    careful, failed, odd = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [(event["level"], event["logger"]) for event in (careful, failed)] == [("warning", "test"), ("error", "test")]
-    assert before <= datetime.fromisoformat(careful["timestamp"]) <= datetime.fromisoformat(failed["timestamp"]) <= after
-    assert len(careful["timestamp"]) == len("2026-01-31T12:00:00.000000Z")
+    assert (odd["level"], odd["logger"], odd["event"]) == ("warning", "library", "odd")
+    assert before <= datetime.fromisoformat(careful["timestamp"]) <= datetime.fromisoformat(failed["timestamp"])
+    assert datetime.fromisoformat(failed["timestamp"]) <= datetime.fromisoformat(odd["timestamp"]) <= after
+    assert len(careful["timestamp"]) == len(odd["timestamp"]) == len("2026-01-31T12:00:00.000000Z")
     assert (failed["exception"], "CANARY" in str(failed), "exc_info" in failed) == ("ValueError", False, False)
