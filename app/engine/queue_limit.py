@@ -8,8 +8,8 @@ Refuses to know what is queued, and to look at a clock: it is told the time.
 from __future__ import annotations
 
 _WINDOW_S = 0.1
-_WINDOW_ITEMS = 8
-"""A window lasts long enough for so many items, since what happens to fewer is chance."""
+_WINDOW_REQUESTS = 12
+"""A window lasts long enough for so many requests of the size that is offered, since what happens to fewer is chance."""
 _EXCESS = 1.5
 """What is offered in a window of overload, by what is answered in it."""
 _DEBT = 1.5
@@ -26,8 +26,9 @@ class QueueLimit:
 
     Overload begins when in windows on end (three, or two at twice the load) half as much again was offered as was answered
     while the queue was longer than that, or when the queue has been full. It ends when nothing had to be refused in ten
-    windows. A window is a tenth of a second, or the time of eight items. Clients that wait for their answer before they send
-    again, however many, offer no more than is answered: they are not taken for overload.
+    windows. A window is a tenth of a second, and until there is overload at least the time of twelve requests. Clients that
+    wait for their answer before they send again, however many and with however many items, offer no more than is answered:
+    they are not taken for overload.
 
     Times are seconds of one monotonic clock; `queued` counts what is admitted and not settled. Not thread-safe.
     """
@@ -38,7 +39,7 @@ class QueueLimit:
         self._least_items = least_items
         self._short_s = short_s
         self._began_s = 0.0
-        self._offered = self._answered = self._refused = self._read_in_vain = 0
+        self._offered = self._squares = self._answered = self._refused = self._read_in_vain = 0
         self._was_full = False
         self._let_in_s = self._places = 0.0
         self._eagerness = _LEAST_EAGERNESS
@@ -55,6 +56,7 @@ class QueueLimit:
         """`has_room`, of what is offered now: it counts, admitted or not."""
         self._look_at_clock(queued, seconds_per_item, now_s)
         self._offered += items
+        self._squares += items * items
         if self.has_room(items, queued=queued, seconds_per_item=seconds_per_item):
             return True
         self._refused += 1
@@ -77,6 +79,7 @@ class QueueLimit:
             self._places -= 1
             return True
         self._offered += 1
+        self._squares += 1
         self._refused += 1
         return False
 
@@ -89,7 +92,11 @@ class QueueLimit:
         return queued > self._least_items and queued * seconds_per_item > self._short_s
 
     def _look_at_clock(self, queued: int, seconds_per_item: float, now_s: float) -> None:
-        windows = int((now_s - self._began_s) / max(_WINDOW_S, _WINDOW_ITEMS * seconds_per_item))
+        request_items = 1.0
+        if self._offered and not self._was_full and not self.is_overloaded:  # neither of which is by chance
+            # Of the request in which an item came, on average over the items: one large request among small ones counts.
+            request_items = self._squares / self._offered
+        windows = int((now_s - self._began_s) / max(_WINDOW_S, _WINDOW_REQUESTS * request_items * seconds_per_item))
         if windows:
             # Half of a short queue: the runtime may soon have nothing to do.
             is_low = 2 * queued < max(self._least_items, self._short_s / seconds_per_item)
@@ -111,5 +118,5 @@ class QueueLimit:
             self.is_overloaded = False
             self._eagerness = _LEAST_EAGERNESS
         self._began_s = now_s
-        self._offered = self._answered = self._refused = self._read_in_vain = 0
+        self._offered = self._squares = self._answered = self._refused = self._read_in_vain = 0
         self._was_full = False

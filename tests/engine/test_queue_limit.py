@@ -38,6 +38,8 @@ def simulate(
     *,
     load: float = 0.0,
     clients: int = 0,
+    items: int = 1,
+    joining_s: float = 0.0,
     burst: int = 0,
     seconds: float = 20.0,
     clump_s: float = 0.0,
@@ -45,9 +47,10 @@ def simulate(
     malformed: float = 0.0,
     seed: int = 1,
 ) -> Outcome:
-    """`load` of capacity at random moments, `clients` that send again when they are answered and a second after a refusal, and
-    `burst` items in the tenth second. `clump_s`: heads are met so often only, and may be refused; a body ends `body_s` later,
-    and a share of them is `malformed`."""
+    """`load` of capacity at random moments, `clients` that send again when they are answered and a second after a refusal,
+    having begun one by one within `joining_s`, both with `items` in a request, and `burst` single items in the tenth second.
+    `clump_s`: heads are met so often only, and may be refused; a body ends `body_s` later, and a share of them is
+    `malformed`."""
     chance, outcome = random.Random(seed), Outcome(seconds)
     events: list[tuple[float, int, str]] = []
     numbers: Iterator[int] = iter(range(10**9))
@@ -57,9 +60,9 @@ def simulate(
         heapq.heappush(events, (at_s, next(numbers), what))
 
     if load:
-        plan(chance.expovariate(load / PACE_S), "stranger")
-    for _ in range(clients):
-        plan(0.0, "client")
+        plan(chance.expovariate(load / PACE_S / items), "stranger")
+    for client in range(clients):
+        plan(joining_s * client / clients, "client")
     for _ in range(burst):
         plan(10.0, "burst")
     while events:
@@ -73,7 +76,7 @@ def simulate(
             if who == "client":
                 plan(now_s, "client")
         elif what == "stranger" and clump_s:
-            plan(now_s + chance.expovariate(load / PACE_S), "stranger")
+            plan(now_s + chance.expovariate(load / PACE_S / items), "stranger")
             plan((now_s // clump_s + 1) * clump_s, "head")
             continue
         elif what == "head":
@@ -84,14 +87,17 @@ def simulate(
             continue
         else:
             if what == "stranger":
-                plan(now_s + chance.expovariate(load / PACE_S), "stranger")
-            if not limit.admits(1, queued=len(queue), seconds_per_item=PACE_S, now_s=now_s):
+                plan(now_s + chance.expovariate(load / PACE_S / items), "stranger")
+            count = 1 if what == "burst" else items
+            if not limit.admits(count, queued=len(queue), seconds_per_item=PACE_S, now_s=now_s):
                 outcome.refused += 1
                 if what == "client":
                     plan(now_s + 1, "client")
                 continue
+            is_idle = not queue
+            queue.extend([(now_s, "waits for the rest")] * (count - 1))
             queue.append((now_s, what))
-            if len(queue) > 1:
+            if not is_idle:
                 continue
         if queue:
             plan(now_s + PACE_S * chance.uniform(0.7, 1.3), "answer")
@@ -110,6 +116,15 @@ def test_overload_leaves_capacity_used_and_waits_short(load: float, limit: Queue
     assert outcome.utilisation > 0.99
     assert outcome.wait_ms(0.9) < 2 * calm.wait_ms(0.99)
     assert outcome.refused > 0.9 * (load - 1) * outcome.seconds / PACE_S
+    assert limit.is_overloaded
+
+
+@pytest.mark.parametrize("items", [4, 16, 64])
+@pytest.mark.parametrize("load", [2.0, 10.0])
+def test_overload_by_large_requests_is_noticed_too(load: float, items: int, limit: QueueLimit) -> None:
+    outcome = simulate(limit, load=load, items=items, seconds=60)
+    assert outcome.wait_ms(0.95) < 1000 * (SHORT_S + 2 * items * PACE_S)
+    assert outcome.refused > 0.9 * (load - 1) * outcome.seconds / PACE_S / items
     assert limit.is_overloaded
 
 
@@ -145,6 +160,16 @@ def test_clients_that_wait_for_their_answers_are_not_overload(clients: int, limi
     outcome = simulate(limit, clients=clients)
     assert outcome.refused == 0
     assert outcome.utilisation > 0.99
+
+
+@pytest.mark.parametrize("joining_s", [0.0, 0.1, 0.2, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize(("clients", "items"), [(7, 64), (8, 64), (16, 32), (5, 100), (2, 256)])
+def test_a_few_clients_with_large_requests_are_not_overload(clients: int, items: int, joining_s: float) -> None:
+    for seed in range(1, 4):
+        limit = QueueLimit(max_items=MAX_ITEMS, least_items=4, short_s=SHORT_S)
+        outcome = simulate(limit, clients=clients, items=items, joining_s=joining_s, seed=seed)
+        assert outcome.refused == 0, seed
+        assert outcome.utilisation > 0.97
 
 
 @pytest.mark.parametrize("load", [0.0, 0.5])
