@@ -40,6 +40,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def own_lines(error_output: str) -> list[str]:
+    """Without what LiteRT says. It writes its line in two parts, and another process may write between them."""
+    whole = error_output.replace("INFO: ", "")
+    return [line for line in whole.splitlines() if line != "Created TensorFlow Lite XNNPACK delegate for CPU."]
+
+
 class Process(subprocess.Popen[str]):
     """As a context it ends with its block: one that runs on where it should not fails a test, and does not hang it."""
 

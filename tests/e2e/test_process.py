@@ -20,7 +20,7 @@ import pytest
 from app.settings import Settings
 from tests.api.certificates import make_certificate
 from tests.e2e.conftest import API_KEY
-from tests.e2e.service import ROOT, START_TIMEOUT_S, Service, clean_environment, free_port, start_process
+from tests.e2e.service import ROOT, START_TIMEOUT_S, Service, clean_environment, free_port, own_lines, start_process
 from tests.tiny_bundle import TITLES, jpeg, write_tiny_bundle
 
 TITLE = {"items": [{"text": "Puma Men Grey T-shirt"}]}
@@ -192,7 +192,7 @@ def last_line_of_a_start(models: Path, workers: str, program: str, *arguments: s
     )
     assert ended.returncode == 1
     assert "Error" not in ended.stdout
-    [said] = [line for line in ended.stderr.splitlines() if "XNNPACK" not in line]
+    [said] = own_lines(ended.stderr)
     return said
 
 
