@@ -8,20 +8,17 @@ Refuses to know routes and what a request holds.
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
 from app import metrics
 from app.connection_room import ConnectionRoom
+from app.lazy_timer import LazyTimer
 from app.lone_client import LoneClient
 from app.protocol import Gate, ItemlensHttpProtocol, bare_answer
 from app.request_head import Refusal
 from app.settings import Settings
-
-if sys.platform == "linux":
-    from fcntl import ioctl
-    from termios import TIOCOUTQ
+from app.unacknowledged import unacknowledged_bytes
 
 _OVERHEAD_BYTES = 64 * 1024
 _OVERHEAD_PER_BODY_BYTE = 8
@@ -67,15 +64,16 @@ def limited_protocol(settings: Settings, *, room: ConnectionRoom, gate: Gate | N
 class LimitedHttpProtocol(ItemlensHttpProtocol):
     """Ends connections that cost more than they may. An idle one is not slow: it has `keep_alive_s`, from its opening too.
 
-    One timer per connection, and only while something is unfinished: a request that arrives whole and is read at once never
-    has one. Adds to the extension `itemlens.connection`: `stream`, the application watches this answer's reader itself;
-    `is_alone`, see `LoneClient`.
+    One timer per connection beside that of idle ones, and only while something is unfinished: a request that arrives whole and
+    is read at once never has one. Adds to the extension `itemlens.connection`: `stream`, the application watches this answer's
+    reader itself; `is_alone`, see `LoneClient`.
     """
 
     limits: ClassVar[ConnectionLimits]
     room: ClassVar[ConnectionRoom]
     lone_client: ClassVar[LoneClient]
 
+    _idle: LazyTimer
     _timer: asyncio.TimerHandle | None = None
     _messages = 0
     _head_since_s: float | None = None
@@ -95,6 +93,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idle = LazyTimer(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
         if self.room.enter(self):
             self._rest()
             return
@@ -108,7 +107,7 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.room.leave(self)
-        self._unset_keepalive_if_required()
+        self._idle.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -117,8 +116,10 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
     def _rest(self) -> None:
         """Nothing is under way any more."""
         self.room.idle[self] = None
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle.start()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle.stop()
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
@@ -276,23 +277,8 @@ class LimitedHttpProtocol(ItemlensHttpProtocol):
         if not is_waited_for:
             self._unread_since_s = None
             return
-        unsent = self._unsent_bytes()
+        unsent = unacknowledged_bytes(self.transport)
         if self._unread_bytes is None:
             self._unread_bytes = unsent
         elif self._unread_bytes - unsent >= self.limits.min_client_bytes_per_s * self.limits.slow_client_timeout_s:
             self._unread_since_s, self._unread_bytes = now, unsent
-
-    def _unsent_bytes(self) -> int:
-        """What the other side has not acknowledged: here and, on Linux, in the kernel, which takes more only once a third of
-        its megabytes is free."""
-        unsent = self.transport.get_write_buffer_size()
-        if sys.platform != "linux":
-            return unsent
-        connection = self.transport.get_extra_info("socket")
-        if connection is None:  # closed a moment ago
-            return unsent
-        try:
-            queued = ioctl(connection.fileno(), TIOCOUTQ, bytes(4))
-        except OSError:
-            return unsent
-        return unsent + int.from_bytes(queued, sys.byteorder)

@@ -277,11 +277,17 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
             self._ends_unread = True
 
     def on_response_complete(self) -> None:
-        self._is_taking_turns = True
-        try:
-            super().on_response_complete()
-        finally:
-            self._is_taking_turns = False
+        # As the base class, without its timer.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._is_taking_turns = True
+            try:
+                self._start_asgi_task(*self.pipeline.pop())
+            finally:
+                self._is_taking_turns = False
 
     def _decline_upgrade(self) -> None:
         """Go on with a parser that has seen the same request without its wish."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from app.engine.deadlines import deadlines_of
 from app.engine.errors import DeadlineExceededError, EngineError, ItemError
 from app.engine.items import Modality, Timing
 
@@ -93,21 +94,19 @@ class Submission:
         Raises DeadlineExceededError when the deadline passes first, or the error that failed the request. When the
         waiter is cancelled or runs out of time, its remaining items are dropped.
         """
-        # A timer that fails the future costs a third of `asyncio.timeout`, which has a task cancelled.
-        timer = None
-        if self.deadline is not None:
-            timer = self.loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+        deadlines = deadlines_of(self.loop)
+        deadlines.watch(self)
         try:
             await self._future
         except asyncio.CancelledError:
             self.abandoned = "cancelled"
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            deadlines.forget(self)
         return [outcome for outcome in self.outcomes if outcome is not None]
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its deadline has passed. Runs on the event loop."""
         if not self._future.done():
             self.abandoned = "deadline_exceeded"
             self._future.set_exception(out_of_time())
