@@ -59,8 +59,11 @@ def simulate(
     def plan(at_s: float, what: str) -> None:
         heapq.heappush(events, (at_s, next(numbers), what))
 
+    def gap_s() -> float:
+        return chance.expovariate(load / PACE_S / items)
+
     if load:
-        plan(chance.expovariate(load / PACE_S / items), "stranger")
+        plan(gap_s(), "stranger")
     for client in range(clients):
         plan(joining_s * client / clients, "client")
     for _ in range(burst):
@@ -76,7 +79,7 @@ def simulate(
             if who == "client":
                 plan(now_s, "client")
         elif what == "stranger" and clump_s:
-            plan(now_s + chance.expovariate(load / PACE_S / items), "stranger")
+            plan(now_s + gap_s(), "stranger")
             plan((now_s // clump_s + 1) * clump_s, "head")
             continue
         elif what == "head":
@@ -87,7 +90,7 @@ def simulate(
             continue
         else:
             if what == "stranger":
-                plan(now_s + chance.expovariate(load / PACE_S / items), "stranger")
+                plan(now_s + gap_s(), "stranger")
             count = 1 if what == "burst" else items
             if not limit.admits(count, queued=len(queue), seconds_per_item=PACE_S, now_s=now_s):
                 outcome.refused += 1
