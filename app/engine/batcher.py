@@ -207,7 +207,8 @@ class Batcher:
         """The runtime is free again."""
         with self._changed:
             self._is_running = False
-            self._changed.notify()
+            if self._queue:  # else its thread would wake for nothing, and take the interpreter from who answers here
+                self._changed.notify()
 
     def _may_wait(self, entries: Iterable[Entry]) -> bool:
         """Whether none of them would be late for another batch's time, reading about as long as running."""
@@ -283,6 +284,10 @@ class Batcher:
                 self._admission.settle()
                 if submission.unsettled == 0:
                     complete.setdefault(submission.loop, []).append(submission)
+        here = asyncio._get_running_loop()
         for loop, submissions in complete.items():
+            if loop is here:
+                deliver_all(submissions)
+                continue
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
                 loop.call_soon_threadsafe(deliver_all, submissions)

@@ -95,7 +95,8 @@ class Submission:
         waiter is cancelled or runs out of time, its remaining items are dropped.
         """
         deadlines = deadlines_of(self.loop)
-        deadlines.watch(self)
+        if not self._future.done():
+            deadlines.watch(self)
         try:
             await self._future
         except asyncio.CancelledError:

@@ -1,7 +1,9 @@
 import asyncio
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -34,6 +36,34 @@ async def test_an_item_may_be_answered_in_the_callers_thread_while_the_runtime_r
     assert readers == [threading.current_thread()]
     assert batcher.pending_items == 0
     assert doubles(await send(batcher, [3]).wait()) == [6.0], "and the runtime's thread goes on"
+
+
+async def test_who_is_answered_in_the_callers_thread_waits_for_no_turn_of_the_loop(batcher: Batcher) -> None:
+    submission = batcher.admit(1, timeout_s=60)
+    assert batcher.answer_here(submission, lambda _: ItemRow(row_of(7), ("image",)))
+    with pytest.raises(StopIteration) as answered:
+        submission.wait().send(None)
+    assert doubles(answered.value.value) == [14.0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what Linux counts of a thread")
+async def test_an_answer_in_the_callers_thread_does_not_wake_the_runtimes(batcher: Batcher, doubling: DoublingRuntime) -> None:
+    doubles(await send(batcher, [3]).wait())
+    (runtime,) = (thread for thread in threading.enumerate() if thread.name == "runtime-doubling")
+
+    def turns() -> int:
+        """How often it has gone to sleep."""
+        status = Path(f"/proc/self/task/{runtime.native_id}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    await asyncio.sleep(0.05)
+    before = turns()
+    for _ in range(20):
+        submission = batcher.admit(1, timeout_s=None)
+        assert batcher.answer_here(submission, lambda _: ItemRow(row_of(7), ("image",)))
+        assert doubles(await submission.wait()) == [14.0]
+        await asyncio.sleep(0.002)
+    assert turns() == before
 
 
 async def test_nothing_is_answered_in_the_callers_thread_while_the_runtime_is_busy(
