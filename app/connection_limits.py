@@ -15,8 +15,8 @@ from app import metrics
 from app.connection_room import ConnectionRoom
 from app.lazy_timer import LazyTimer
 from app.lone_client import LoneClient
-from app.protocol import Gate, ItemlensHttpProtocol, bare_answer
-from app.request_head import Refusal
+from app.protocol import Gate, ItemlensHttpProtocol
+from app.request_head import Refusal, bare_answer
 from app.settings import Settings
 from app.unacknowledged import unacknowledged_bytes
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any, ClassVar, Protocol, cast
 
 import httptools
@@ -16,11 +15,11 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app import metrics
-from app.edge import SECURITY_HEADERS
 from app.expectation import FRAMING, closed_unless_asked, may_wait
 from app.http10 import without_chunks
+from app.refusal_pace import refusal_pace_of
 from app.request_cycle import RequestCycle
-from app.request_head import MALFORMED, Refusal, check_head
+from app.request_head import MALFORMED, Refusal, bare_answer, check_head
 from app.turn_writes import AnswerTransport, TurnWrites
 
 DRAIN_IDLE_S = 1.0
@@ -34,22 +33,6 @@ may overtake the refusal."""
 UNREAD_BODY_BYTES = 256 * 1024
 """How much of a body may wait for the application before the connection is read no further. A shop's photo in base64 fits:
 below its size each request would be paused and resumed."""
-
-
-def bare_answer(refusal: Refusal) -> bytes:
-    """A whole answer in plain text for what never becomes a request."""
-    text = (refusal.text + "\n").encode("ascii")
-    retry = b"retry-after: 1\r\n" if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE else b""
-    return b"".join(
-        (
-            b"HTTP/1.1 %d %s\r\n" % (refusal.status, HTTPStatus(refusal.status).phrase.encode("ascii")),
-            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text),
-            retry,
-            *(b"%s: %s\r\n" % header for header in SECURITY_HEADERS),
-            b"\r\n",
-            text,
-        )
-    )
 
 
 class Gate(Protocol):
@@ -270,10 +253,14 @@ class ItemlensHttpProtocol(HttpToolsProtocol):
         """In place of the application. What still comes of the body is thrown away."""
         self._refusal = None
         self.cycle.response_started = self.cycle.response_complete = True
-        self.transport.write(answer)
         if self.cycle.keep_alive:
+            if refusal_pace_of(self.loop).has_to_wait(self.transport.flush):
+                self.transport.hold(answer)
+            else:
+                self.transport.write(answer)
             self.on_response_complete()
         else:
+            self.transport.write(answer)
             self._ends_unread = True
 
     def on_response_complete(self) -> None:

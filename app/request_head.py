@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
+
+from app.edge import SECURITY_HEADERS
 
 
 class Refusal(Exception):
@@ -48,3 +51,19 @@ def check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
         raise MALFORMED.anew()
     if len(set(names)) < len(names) and any(names.count(name) > 1 for name in _SINGLE):
         raise REPEATED.anew()
+
+
+def bare_answer(refusal: Refusal) -> bytes:
+    """A whole answer in plain text for what never becomes a request."""
+    text = (refusal.text + "\n").encode("ascii")
+    retry = b"retry-after: 1\r\n" if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE else b""
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\n" % (refusal.status, HTTPStatus(refusal.status).phrase.encode("ascii")),
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text),
+            retry,
+            *(b"%s: %s\r\n" % header for header in SECURITY_HEADERS),
+            b"\r\n",
+            text,
+        )
+    )

@@ -28,7 +28,7 @@ class TurnWrites(asyncio.Transport):
     `on_unsent` is called when the kernel has not taken all of it. It is dropped by `let_go`, once the connection is lost.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_loop", "_on_unsent", "_transport")
+    __slots__ = ("_held", "_held_bytes", "_is_ending", "_loop", "_on_unsent", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_unsent: Callable[[], None]) -> None:
         self._transport = transport
@@ -36,16 +36,30 @@ class TurnWrites(asyncio.Transport):
         self._on_unsent: Callable[[], None] | None = on_unsent
         self._held: list[Bytes] = []
         self._held_bytes = 0
+        self._is_ending = False
+        """The turn's end will `flush`."""
 
-    def write(self, data: Bytes) -> None:
-        if not data:
-            return
-        if not self._held:
-            self._loop.call_soon(self.flush)
+    def hold(self, data: Bytes) -> None:
+        """Write, to be sent by a later `flush`, or with what is written next."""
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > MOST_HELD_BYTES:
             self.flush()
+
+    def write(self, data: Bytes) -> None:
+        if not data:
+            return
+        if not self._is_ending:
+            self._is_ending = True
+            self._loop.call_soon(self._end_turn)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > MOST_HELD_BYTES:
+            self.flush()
+
+    def _end_turn(self) -> None:
+        self._is_ending = False
+        self.flush()
 
     def flush(self) -> None:
         """Send what is held now."""

@@ -191,3 +191,34 @@ async def test_who_has_just_been_answered_is_answered_though_others_need_the_pla
     assert room.enter(cast(Any, object()))
     assert kernel.calls[0] == HEAD
     assert kernel.calls[-1] == "abort"
+
+
+async def test_what_is_held_leaves_when_it_is_told_to_and_with_no_turns_end() -> None:
+    kernel = Kernel()
+    transport = writing(kernel)
+    transport.hold(b"later")
+    await asyncio.sleep(0)
+    assert kernel.calls == []
+    transport.flush()
+    assert kernel.calls == [b"later"]
+
+
+async def test_what_is_held_leaves_before_what_is_written_after_it_and_before_an_end() -> None:
+    kernel = Kernel()
+    transport = writing(kernel)
+    transport.hold(b"first,")
+    transport.write(b"second")
+    await asyncio.sleep(0)
+    transport.hold(b"last")
+    transport.close()
+    assert kernel.calls == [b"first,second", b"last", "close"]
+
+
+async def test_no_more_is_held_than_may_wait() -> None:
+    kernel = Kernel()
+    transport = writing(kernel)
+    transport.hold(b"x" * MOST_HELD_BYTES)
+    assert kernel.calls == []
+    transport.hold(b"y")
+    assert kernel.get_write_buffer_size() == 0
+    assert len(kernel.calls) == 1

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.benchmark.load import closed_loop
 from scripts.benchmark.processes import cpu_seconds
+from scripts.benchmark.samples import draw_samples, service_multipart
 from scripts.benchmark.server import free_port
 from tests.api.listening import is_whole
 from tests.e2e.open_loop import Step, measure
@@ -184,3 +186,22 @@ def test_overload_costs_neither_goodput_nor_latency(pinned_service: Service) -> 
     assert twice.accepted_p99_ms <= 2 * calm.accepted_p99_ms
     assert tenfold.goodput_per_s >= 0.9 * left * tenfold.capacity_per_s
     assert max(twice.refused_p99_ms, tenfold.refused_p99_ms) <= 50
+
+
+@pytest.mark.slow
+def test_clients_that_ask_again_at_once_leave_half_of_the_core_to_answers(pinned_service: Service) -> None:
+    """More than the queue has places; they take no notice of Retry-After, and keep their connections."""
+    port, seconds = pinned_service.port, min(20.0, STEP_S)
+    photos = service_multipart(draw_samples(32))
+    before = closed_loop(port, photos, concurrency=32, seconds=min(5.0, seconds))
+    storm = closed_loop(port, photos, concurrency=600, seconds=seconds, ramp_s=3.0)
+    time.sleep(2.0)
+    after = closed_loop(port, photos, concurrency=32, seconds=min(5.0, seconds))
+    capacity_per_s = (before.items_per_s + after.items_per_s) / 2
+    print(  # noqa: T201
+        f"\n600 impatient clients: {storm.items_per_s:.1f} answers/s = {storm.items_per_s / capacity_per_s:.1%} of the "
+        f"{capacity_per_s:.1f}/s before and after, beside {storm.failures / seconds:,.0f} refusals/s"
+    )
+    assert before.failures == after.failures == 0
+    assert storm.failures > storm.items, "they were never refused"
+    assert storm.items_per_s >= 0.45 * capacity_per_s
