@@ -52,6 +52,8 @@ class TitleTokenizer:
         self.max_tokens = max_tokens
         # It would keep 10,000 words that it has cut, of any length that a client chooses: 55 MiB, and no faster for titles.
         tokenizer.model._resize_cache(0)
+        # A title may spell padding's name. No bundle has learnt from one that does, so none meets other tokens than it knows.
+        tokenizer.encode_special_tokens = True
 
     @classmethod
     def from_json(cls, data: bytes | str, max_tokens: int) -> TitleTokenizer:

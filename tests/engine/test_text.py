@@ -76,6 +76,15 @@ def test_an_endless_title_is_cut() -> None:
 # ---- tokens
 
 
+@pytest.mark.parametrize("title", ["<pad>", "<PAD>", "Bag <pad> Black", "<pad><pad>"])
+def test_the_name_of_padding_is_no_padding(title: str) -> None:
+    for tokenizer in (TOKENIZER, TitleTokenizer.from_json(TOKENIZER.to_json(), MAX_TOKENS)):
+        ids = tokenizer.encode(title)
+        assert (ids != PADDING_ID).sum() >= len(title.split())
+        assert PADDING_ID not in ids[: (ids != PADDING_ID).sum()]
+        assert (tokenizer.encode_many([title]) == ids).all()
+
+
 @given(anything)
 def test_any_string_has_tokens(title: str) -> None:
     row = TOKENIZER.encode(title)
