@@ -18,6 +18,8 @@ from app.engine.runtimes.base import ModelSpec, Runtime
 # A bigger batch makes its items wait for each other, and each bucket holds weights and activations of its own (15 MB of the
 # shipped model); it must earn that with this much more throughput.
 _WORTHWHILE_GAIN = 0.1
+_LOT_WORTHWHILE_GAIN = 0.01
+"""Of the items of one request, which wait for each other anyway, as those behind them do for all of them."""
 PER_CALL_S = 0.001
 """Processor time around one runtime call, whatever its items: working out a batch's answers, waking who waits for them, and
 caches that two threads empty for each other. At concurrency 64 on 2 cores an item of the shipped model took 3.8 core-ms in
@@ -30,36 +32,41 @@ _WARM_UP_BUDGET_S = 0.06
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """`take[n]`: how many of n waiting items the next runtime call should take (index 0 unused);
-    `seconds[n]`: how long n items then need altogether."""
+    `seconds[n]`: how long n items then need altogether. `max_items`: the batch size beyond which batching stops paying, where
+    items of several requests wait for each other."""
 
     take: tuple[int, ...]
     seconds: tuple[float, ...]
+    max_items: int
 
     @property
-    def max_items(self) -> int:
-        """The batch size beyond which batching stops paying."""
+    def max_lot_items(self) -> int:
+        """The same where all are of one request; no less than `max_items`."""
         return len(self.take) - 1
 
     @property
     def seconds_per_item(self) -> float:
         """With full batches."""
-        return self.seconds[-1] / self.max_items
+        return self.seconds[self.max_items] / self.max_items
 
     def seconds_for(self, items: int) -> float:
-        """Runtime seconds of `items` items on an idle service."""
-        full, rest = divmod(items, self.max_items)
+        """Runtime seconds of one request's `items` items on an idle service."""
+        full, rest = divmod(items, self.max_lot_items)
         return full * self.seconds[-1] + self.seconds[rest]
 
 
 def plan_batches(bucket_seconds: Mapping[int, float], *, per_call_s: float = 0.0) -> BatchPlan:
     """From the seconds of one call per bucket (which holds 1), the plan with the least time for every queue length.
 
-    The largest batch is the smallest bucket within 10 % of the best items per second, `per_call_s` included. Below it, items
-    between two buckets are padded up or split, whichever is faster: where 5 items cost 8 in one call, 4 + 1 may be cheaper.
+    The largest batch is the smallest bucket within 10 % of the best items per second, `per_call_s` included; within 1 % for one
+    request's items. Below it, items between two buckets are padded up or split, whichever is faster: where 5 items cost 8 in
+    one call, 4 + 1 may be cheaper.
     """
     rates = {bucket: bucket / (seconds + per_call_s) for bucket, seconds in bucket_seconds.items()}
-    enough = max(rates.values()) * (1 - _WORTHWHILE_GAIN)
-    largest = min(bucket for bucket, rate in rates.items() if rate >= enough)
+    max_items, largest = (
+        min(bucket for bucket, rate in rates.items() if rate >= max(rates.values()) * (1 - gain))
+        for gain in (_WORTHWHILE_GAIN, _LOT_WORTHWHILE_GAIN)
+    )
     buckets = sorted(bucket for bucket in rates if bucket <= largest)
     take, seconds = [0], [0.0]
     for waiting in range(1, largest + 1):
@@ -70,7 +77,7 @@ def plan_batches(bucket_seconds: Mapping[int, float], *, per_call_s: float = 0.0
         best_seconds, best_take = min(options, key=lambda option: (option[0], -option[1]))
         take.append(best_take)
         seconds.append(best_seconds)
-    return BatchPlan(take=tuple(take), seconds=tuple(seconds))
+    return BatchPlan(take=tuple(take), seconds=tuple(seconds), max_items=max_items)
 
 
 def measure_buckets(

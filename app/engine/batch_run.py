@@ -41,6 +41,11 @@ class Entry:
         return self.source
 
 
+def are_of_one(entries: Sequence[Entry]) -> bool:
+    """Whether all are of one request."""
+    return all(entry.submission is entries[0].submission for entry in entries)
+
+
 def read_entries(entries: Iterable[Entry]) -> tuple[list[Entry], list[tuple[Entry, ItemError]]]:
     """Those that have a row now, and why others have none. Who is read elsewhere is in neither."""
     ready: list[Entry] = []

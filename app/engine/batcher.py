@@ -17,7 +17,7 @@ import structlog
 
 from app.engine.admission import Admission
 from app.engine.batch_plan import BatchPlan
-from app.engine.batch_run import Entry, ReadItem, read_entries, run_batch
+from app.engine.batch_run import Entry, ReadItem, are_of_one, read_entries, run_batch
 from app.engine.errors import EngineError, ItemError, NotReadyError, OverloadedError
 from app.engine.priority import end_turn, give_way
 from app.engine.runtimes.base import Runtime
@@ -175,17 +175,17 @@ class Batcher:
                 if self._stopped:
                     return []
                 self._is_running = True
-            if taken := self._take_queued(self._plan.max_items):
+            if taken := self._take_queued(self._plan.max_items, most_of_one=self._plan.max_lot_items):
                 return taken
             self._rest()
 
-    def _take_queued(self, most: int) -> list[Entry]:
-        """Up to `most` of the items in the queue that are still wanted."""
+    def _take_queued(self, most: int, *, most_of_one: int = 0) -> list[Entry]:
+        """Up to `most` of the items in the queue that are still wanted; up to `most_of_one` where all are of one request."""
         taken: list[Entry] = []
         dropped: list[Entry] = []
         with self._changed:
             now = time.monotonic()
-            while self._queue and len(taken) < most:
+            while self._queue and (len(taken) < most or (len(taken) < most_of_one and are_of_one([*taken, self._queue[0]]))):
                 entry = self._queue.popleft()
                 (dropped if entry.submission.is_unwanted() else taken).append(entry)
                 entry.queue_s += now - entry.queued_at
@@ -212,7 +212,7 @@ class Batcher:
 
     def _may_wait(self, entries: Iterable[Entry]) -> bool:
         """Whether none of them would be late for another batch's time, reading about as long as running."""
-        ready_at = time.monotonic() + 2 * self._plan.seconds[-1]
+        ready_at = time.monotonic() + 2 * self._plan.seconds[self._plan.max_items]
         return all(entry.submission.deadline is None or entry.submission.deadline > ready_at for entry in entries)
 
     def _answer(self, batch: Sequence[Entry], *, joined: bool) -> None:

@@ -17,7 +17,7 @@ from app.engine.bundle import Bundle, load_bundle
 from app.engine.decode import ItemReader
 from app.engine.errors import BundleError, NoRoomError, UnknownAttributeError
 from app.engine.golden import replay_golden
-from app.engine.memory import bytes_available, bytes_needed, return_freed_memory
+from app.engine.memory import bytes_available, bytes_needed, release_mapped_files, return_freed_memory
 from app.engine.runtimes import Runtime, RuntimeName, open_runtime
 from app.engine.serving_plan import VersionKey
 from app.engine.settings import EngineSettings
@@ -72,8 +72,9 @@ def load_version(key: VersionKey, settings: EngineSettings, *, beside: Sequence[
     reader = ItemReader.of(bundle.spec(), settings, reads_image=bundle.manifest.inputs.image is not None, tokenizer=tokenizer)
     sibling = next((other for other in beside if other.bundle.name == key.name), None)
     runtime, plan = _open_first_good(bundle, settings, tokenizer, sibling)
-    # Buckets that did not pay and golden answers: half of what the process holds by now.
+    # Buckets that did not pay, golden answers, and weights as the file has them: half of what the process holds by now.
     return_freed_memory()
+    release_mapped_files(bundle.path)
     logger.info(
         "model_version_ready",
         model=bundle.name,
@@ -81,6 +82,7 @@ def load_version(key: VersionKey, settings: EngineSettings, *, beside: Sequence[
         digest=bundle.digest[:12],
         runtime=runtime.name,
         max_batch_items=plan.max_items,
+        max_lot_items=plan.max_lot_items,
         item_ms=round(plan.seconds_per_item * 1000, 2),
     )
     return LoadedVersion(bundle=bundle, runtime=runtime, plan=plan, reader=reader, answerer=answerer)
@@ -134,7 +136,7 @@ def _open_proven(
         measured = measure_buckets(runtime, spec, max_batch_items=settings.max_batch_items, clock=clock)
         plan = plan_batches(measured, per_call_s=PER_CALL_S)
         # Proven as it will serve: with the buckets that stay.
-        runtime.keep_buckets(plan.max_items)
+        runtime.keep_buckets(plan.max_lot_items)
         replay_golden(bundle, runtime, tokenizer)
     except BaseException:
         runtime.close()
@@ -150,7 +152,7 @@ def _open_like(
     spec, plan = bundle.spec(), sibling.plan
     if sibling.runtime.name != name or replace(sibling.bundle.spec(), folder=spec.folder) != spec:
         return None
-    spec = replace(spec, batch_buckets=tuple(bucket for bucket in spec.batch_buckets if bucket <= plan.max_items))
+    spec = replace(spec, batch_buckets=tuple(bucket for bucket in spec.batch_buckets if bucket <= plan.max_lot_items))
     runtime = open_runtime(name, spec, threads=settings.effective_runtime_threads)
     try:
         seconds = warm_buckets(runtime, spec)

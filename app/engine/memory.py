@@ -7,6 +7,7 @@ to know what is loaded.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,6 +62,24 @@ def return_freed_memory() -> None:
     glibc does)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def release_mapped_files(folder: Path) -> None:
+    """Give back the pages of files below `folder` that are mapped to be read alone; what is read again comes back from the page
+    cache. Does nothing where the system does not list mappings.
+
+    LiteRT maps its model anew for every batch bucket, and reads nearly all of it once, to pack the weights: 5 MiB of the
+    resident memory for each bucket of the shipped fashion model, 30 in all, of which 1 comes back.
+    """
+    prefix = f"{folder.resolve()}/"
+    with suppress(OSError, AttributeError):
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            addresses, mode, _, _, _, *name = line.split(maxsplit=5)
+            if name and name[0].startswith(prefix) and "w" not in mode:
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                madvise(start, end - start, mmap.MADV_DONTNEED)
 
 
 def _machine_room(root: Path) -> int | None:

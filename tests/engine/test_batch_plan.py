@@ -1,3 +1,5 @@
+import pytest
+
 from app.engine.batch_plan import BatchPlan, plan_batches
 
 
@@ -40,3 +42,15 @@ def test_the_time_of_many_items_is_that_of_full_batches_and_the_rest() -> None:
     batches = plan(b1=1.0, b2=1.5, b4=2.0)
     assert batches.seconds_for(9) == 2 * 0.002 + 0.001
     assert batches.seconds_per_item == 0.002 / 4
+
+
+def test_items_of_one_request_are_taken_in_larger_batches_where_these_pay_at_all() -> None:
+    batches = plan(b1=1.0, b2=1.25, b4=2.1, b8=3.9)
+    assert (batches.max_items, batches.max_lot_items) == (4, 8)
+    assert batches.take[8] == 8
+    assert batches.seconds_per_item == pytest.approx(0.0021 / 4)
+    assert batches.seconds_for(17) == pytest.approx(2 * 0.0039 + 0.001)
+
+
+def test_items_of_one_request_are_taken_in_no_larger_batches_where_these_do_not_pay() -> None:
+    assert plan(b1=1.0, b2=1.25, b4=2.1, b8=4.19).max_lot_items == 4

@@ -294,3 +294,30 @@ async def test_one_wake_up_serves_all_requests_of_a_batch(batcher: Batcher, doub
     finally:
         del loop.call_soon_threadsafe
     assert wake_ups == 2
+
+
+LOTS = plan_batches({1: 0.001, 2: 0.00125, 4: 0.0021, 8: 0.0039})
+
+
+async def test_items_of_one_request_go_together_in_larger_batches(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, LOTS, model="doubling", max_queue_items=64)
+    first = await occupy(batcher, doubling)
+    many, one = send(batcher, range(10)), send(batcher, [50])
+    doubling.gate.set()
+    await first
+    assert doubles(await many.wait()) == [2.0 * number for number in range(10)]
+    assert doubles(await one.wait()) == [100.0]
+    assert doubling.batches == [[100], [*range(8)], [8, 9, 50]]
+    await batcher.close(grace_s=1.0)
+
+
+async def test_nobody_waits_for_more_of_another_request_than_a_full_batch_holds(doubling: DoublingRuntime) -> None:
+    batcher = Batcher(doubling, LOTS, model="doubling", max_queue_items=64)
+    first = await occupy(batcher, doubling)
+    one, many = send(batcher, [50]), send(batcher, range(10))
+    doubling.gate.set()
+    await first
+    assert doubles(await one.wait()) == [100.0]
+    await many.wait()
+    assert doubling.batches == [[100], [50, 0, 1, 2], [*range(3, 10)]]
+    await batcher.close(grace_s=1.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from app.engine import loading
 from app.engine.bundle import load_bundle
 from app.engine.errors import NoRoomError
 from app.engine.loading import load_version
-from app.engine.memory import bytes_available, bytes_needed
+from app.engine.memory import bytes_available, bytes_needed, release_mapped_files
 from app.engine.serving_plan import VersionKey
 from app.engine.settings import EngineSettings
 
@@ -72,3 +75,32 @@ def test_a_version_that_has_no_room_beside_the_others_is_refused_and_says_so(
         load_version(key, settings, beside=[first])
     monkeypatch.setattr(loading, "bytes_available", lambda: None)
     load_version(key, settings, beside=[first])
+
+
+def resident_kib(path: Path) -> int:
+    """Of all that this process has mapped of a file."""
+    mapped = re.findall(rf"{re.escape(str(path))}\nSize:.*?\nRss: +(\d+) kB", Path("/proc/self/smaps").read_text(), re.DOTALL)
+    return sum(map(int, mapped))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux lists of a process")
+def test_what_was_read_of_a_mapped_file_is_given_back_and_can_be_read_again(tmp_path: Path) -> None:
+    folder, other = tmp_path / "a model" / "1", tmp_path / "a model" / "10"
+    paths = [folder / "model.tflite", other / "model.tflite"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights!" * 65536)
+    files = [path.open("r+b") for path in paths]
+    read, elsewhere = (mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for file in files)
+    written = mmap.mmap(files[0].fileno(), 0, access=mmap.ACCESS_COPY)
+    assert all(bytes(mapped[:8]) == b"weights!" for mapped in (read[:], elsewhere[:]))
+    written[:8] = b"changed!"
+    before = resident_kib(paths[0]), resident_kib(paths[1])
+    release_mapped_files(folder)
+    assert resident_kib(paths[0]) <= before[0] - 512, "all but what was written"
+    assert resident_kib(paths[1]) == before[1] >= 512
+    assert (read[:8], written[:8], elsewhere[:8]) == (b"weights!", b"changed!", b"weights!")
+    for mapped in (read, written, elsewhere):
+        mapped.close()
+    for file in files:
+        file.close()

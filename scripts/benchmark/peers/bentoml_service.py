@@ -41,7 +41,9 @@ class Classifier:
         self.lock = threading.Lock()
 
     @bentoml.api(  # type: ignore[untyped-decorator,unused-ignore]
-        batchable=True, max_batch_size=TUNING["batch_items"], max_latency_ms=TUNING["batch_latency_ms"]
+        batchable=True,
+        max_batch_size=max(2, TUNING["batch_items"]),  # it refuses less, also where nobody comes this way
+        max_latency_ms=TUNING["batch_latency_ms"],
     )
     def classify_batch(self, items: list[ProductItem]) -> list[dict[str, Any]]:
         return self.model.answer([self.model.read(item.image, item.text) for item in items])
