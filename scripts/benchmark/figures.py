@@ -22,7 +22,7 @@ class Point:
 
     contender: str
     kind: str
-    """`json`, `multipart`, `batch64`, … : what a request was."""
+    """`json`, `multipart`, `batch64`, `stream64` (NDJSON), … : what a request was."""
     round: int
     concurrency: int
     seconds: float
@@ -165,7 +165,10 @@ def judged_figures(
         )
     alone = points.over_ceiling(service, 1, lambda a, b: a.p50_ms - b.p50_ms, ceiling="single")
     tail = Spread.of(point.p99_ms / point.p50_ms for point in points.of(service, "open-0.8"))
-    batched = points.paired((service, "batch64", None), (service, "json", 64), lambda a, b: a.items_per_s / b.items_per_s)
+    batched, streamed = (
+        points.paired((service, kind, None), (service, "json", 64), lambda a, b: a.items_per_s / b.items_per_s)
+        for kind in ("batch64", "stream64")
+    )
     return [
         Figure(
             "overhead per item: server's CPU - ceiling's CPU",
@@ -221,6 +224,7 @@ def judged_figures(
             f"after {extras.requests_before_memory:,} requests to the service; LiteRT",
         ),
         Figure("64-item batches, items/s over single items'", "", 1.1, "more", batched, "single items at concurrency 64"),
+        Figure("NDJSON streams of 64 lines, the same", "", 1.0, "more", streamed, "8 at a time, as the batches"),
     ]
 
 

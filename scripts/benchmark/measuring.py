@@ -179,6 +179,8 @@ class Run:
             self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
         if name == SERVICE and name in self._running:
             self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
+        if name == SERVICE and name in self._running:
+            self._point(running, "stream64", [samples.service_stream([*self.drawn, *self.drawn])], number, 8)
 
     @contextlib.contextmanager
     def _ceiling_around(self, running: _Running, number: int, concurrency: int) -> Iterator[None]:

@@ -69,7 +69,7 @@ def contender_table(outcome: Outcome, points: Points) -> str:
 def service_table(outcome: Outcome, points: Points) -> str:
     """The service's other ways of being asked."""
     rows = []
-    for kind in ("multipart", "batch64", "open-0.5", "open-0.8"):
+    for kind in ("multipart", "batch64", "stream64", "open-0.5", "open-0.8"):
         found = points.of(SERVICE, kind)
         if not found:
             continue

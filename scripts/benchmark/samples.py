@@ -94,6 +94,13 @@ def service_batch(samples: Sequence[Sample]) -> Request:
     return Request(_post_json("/v1/classify", {"items": items}), len(samples), b'"status":"error"')
 
 
+def service_stream(samples: Sequence[Sample]) -> Request:
+    """One request with all items, a line of NDJSON each."""
+    lines = [json.dumps({"image": _base64(sample), "text": sample.title}) + "\n" for sample in samples]
+    wire = _post("/v1/classify", "application/x-ndjson", "".join(lines).encode())
+    return Request(wire, len(samples), b'"status":"error"')
+
+
 def service_multipart(samples: Sequence[Sample]) -> list[Request]:
     """One item each, as a form."""
     requests = []

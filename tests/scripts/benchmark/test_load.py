@@ -158,7 +158,8 @@ def test_an_answer_is_whole_only_at_its_end() -> None:
     assert answer is not None
     assert answer == Answer(200, b"HTTP/1.1 200 OK\r\nRetry-After: 1\r\nContent-Length: 2", b"ok")
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
-    assert all(parse_answer(chunked[:end]) is None for end in range(len(chunked)))
+    blank = chunked.replace(b"ok", b"\r\n")
+    assert all(parse_answer(whole[:end]) is None for whole in (chunked, blank) for end in range(len(whole)))
     for nonsense in (b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", chunked.replace(b"2\r\nok", b"zz\r\nok")):
         with pytest.raises(ConnectionLostError):
             parse_answer(nonsense)

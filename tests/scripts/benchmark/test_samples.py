@@ -42,6 +42,9 @@ def test_requests_carry_the_sample() -> None:
     assert json.loads(_body(samples.item_json(DRAWN, "/x")[0].wire)) == item
     batch = samples.service_batch(DRAWN)
     assert batch.items == len(json.loads(_body(batch.wire))["items"]) == 3
+    stream = samples.service_stream(DRAWN)
+    assert b"\r\ncontent-type: application/x-ndjson\r\n" in stream.wire.lower()
+    assert [json.loads(line) for line in _body(stream.wire).splitlines()] == json.loads(_body(batch.wire))["items"]
     tensors = json.loads(_body(samples.open_inference_json(DRAWN, "m")[0].wire))["inputs"]
     assert [tensor["data"] for tensor in tensors] == [[encoded], [sample.title]]
     form = samples.service_multipart(DRAWN)[0].wire
