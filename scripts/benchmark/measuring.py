@@ -175,12 +175,16 @@ class Run:
                 return
             with self._ceiling_around(running, number, concurrency):
                 self._point(running, "json", running.requests, number, concurrency)
-        if name == SERVICE and name in self._running:
-            self._point(running, "multipart", samples.service_multipart(self.drawn), number, max(self.plan.concurrencies))
-        if name == SERVICE and name in self._running:
-            self._point(running, "batch64", [samples.service_batch([*self.drawn, *self.drawn])], number, 8)
-        if name == SERVICE and name in self._running:
-            self._point(running, "stream64", [samples.service_stream([*self.drawn, *self.drawn])], number, 8)
+        if name != SERVICE:
+            return
+        doubled = [*self.drawn, *self.drawn]
+        for kind, requests, concurrency in (
+            ("multipart", samples.service_multipart(self.drawn), max(self.plan.concurrencies)),
+            ("batch64", [samples.service_batch(doubled)], 8),
+            ("stream64", [samples.service_stream(doubled)], 8),
+        ):
+            if name in self._running:
+                self._point(running, kind, requests, number, concurrency)
 
     @contextlib.contextmanager
     def _ceiling_around(self, running: _Running, number: int, concurrency: int) -> Iterator[None]:

@@ -90,13 +90,13 @@ def service_json(samples: Sequence[Sample]) -> list[Request]:
 
 def service_batch(samples: Sequence[Sample]) -> Request:
     """One request with all items."""
-    items = [{"image": _base64(sample), "text": sample.title} for sample in samples]
+    items = [_item(sample) for sample in samples]
     return Request(_post_json("/v1/classify", {"items": items}), len(samples), b'"status":"error"')
 
 
 def service_stream(samples: Sequence[Sample]) -> Request:
     """One request with all items, a line of NDJSON each."""
-    lines = [json.dumps({"image": _base64(sample), "text": sample.title}) + "\n" for sample in samples]
+    lines = [json.dumps(_item(sample)) + "\n" for sample in samples]
     wire = _post("/v1/classify", "application/x-ndjson", "".join(lines).encode())
     return Request(wire, len(samples), b'"status":"error"')
 
@@ -120,12 +120,12 @@ def service_multipart(samples: Sequence[Sample]) -> list[Request]:
 
 def item_json(samples: Sequence[Sample], path: str) -> list[Request]:
     """One item each, as the plain object that most servers read."""
-    return [Request(_post_json(path, {"image": _base64(sample), "text": sample.title})) for sample in samples]
+    return [Request(_post_json(path, _item(sample))) for sample in samples]
 
 
 def item_list_json(samples: Sequence[Sample], path: str) -> list[Request]:
     """One item each, in a list named `items`."""
-    return [Request(_post_json(path, {"items": [{"image": _base64(sample), "text": sample.title}]})) for sample in samples]
+    return [Request(_post_json(path, {"items": [_item(sample)]})) for sample in samples]
 
 
 def open_inference_json(samples: Sequence[Sample], model: str) -> list[Request]:
@@ -142,6 +142,11 @@ def open_inference_json(samples: Sequence[Sample], model: str) -> list[Request]:
 
 def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n".encode()
+
+
+def _item(sample: Sample) -> dict[str, str]:
+    """As the service, and most servers, read one."""
+    return {"image": _base64(sample), "text": sample.title}
 
 
 def _base64(sample: Sample) -> str:
